@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 /// Milliseconds since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct UnixMs(pub i64);
 
@@ -20,17 +22,22 @@ impl UnixMs {
 
     /// The same moment as a calendar time in UTC; far-off moments are clamped to the calendar's ends.
     pub fn to_utc(self) -> OffsetDateTime {
-        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000).unwrap_or(if self.0 < 0 {
-            time::PrimitiveDateTime::MIN.assume_utc()
-        } else {
-            time::PrimitiveDateTime::MAX.assume_utc()
-        })
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000).unwrap_or(
+            if self.0 < 0 {
+                time::PrimitiveDateTime::MIN.assume_utc()
+            } else {
+                time::PrimitiveDateTime::MAX.assume_utc()
+            },
+        )
     }
 }
 
 impl From<OffsetDateTime> for UnixMs {
     fn from(at: OffsetDateTime) -> Self {
-        Self(i64::try_from(at.unix_timestamp_nanos() / 1_000_000).expect("a calendar time is within i64 milliseconds"))
+        Self(
+            i64::try_from(at.unix_timestamp_nanos() / 1_000_000)
+                .expect("a calendar time is within i64 milliseconds"),
+        )
     }
 }
 

@@ -6,14 +6,19 @@
 //! - [`ledger`]: the durable truth, and the tasks between it and the store. It knows no HTTP.
 //! - [`price`], [`catalog`]: what a call costs. No I/O.
 //! - [`dialect`]: what providers' requests and answers mean. No store, no ledger.
-//! - [`proxy`]: a request's path, the only place where HTTP meets a reservation.
-//! - [`admin`]: the commands. [`config`]: what the user typed, made usable once.
 //!
 //! The ten invariants and the protocol that keeps them are in `docs/ARCHITECTURE.md`; tests and code name them by number.
 
 pub mod clock;
 pub mod money;
+
+#[cfg(feature = "proxy")]
+pub mod catalog;
+#[cfg(feature = "proxy")]
+pub mod dialect;
 #[cfg(feature = "proxy")]
 pub mod ledger;
+#[cfg(feature = "proxy")]
+pub mod price;
 #[cfg(feature = "proxy")]
 pub mod quota;

@@ -21,12 +21,16 @@ const NANOS_PER_CREDIT: i64 = 1_000_000_000;
 const NANO_DIGITS: u32 = 9;
 
 /// Billionths of a credit; negative where a balance or a change of one is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Nanos(pub i64);
 
 /// So many units of a quota's resource: tokens, requests, bytes; nanos where the resource is `spend`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Amount(pub i64);
 
@@ -50,7 +54,8 @@ impl Nanos {
 
     /// Reads credits written as a decimal, exactly: `0.005` is five million nanos.
     pub fn from_credits(text: &str) -> Result<Self, AmountError> {
-        let credits = Decimal::from_str(text.trim()).map_err(|_| AmountError::NotANumber(text.to_owned()))?;
+        let credits =
+            Decimal::from_str(text.trim()).map_err(|_| AmountError::NotANumber(text.to_owned()))?;
         if credits.normalize().scale() > NANO_DIGITS {
             return Err(AmountError::TooFine(text.to_owned()));
         }
@@ -99,19 +104,31 @@ macro_rules! arithmetic {
         impl std::ops::Add for $unit {
             type Output = Self;
             fn add(self, other: Self) -> Self {
-                Self(self.0.checked_add(other.0).expect("amounts are bounded far below i64"))
+                Self(
+                    self.0
+                        .checked_add(other.0)
+                        .expect("amounts are bounded far below i64"),
+                )
             }
         }
         impl std::ops::Sub for $unit {
             type Output = Self;
             fn sub(self, other: Self) -> Self {
-                Self(self.0.checked_sub(other.0).expect("amounts are bounded far below i64"))
+                Self(
+                    self.0
+                        .checked_sub(other.0)
+                        .expect("amounts are bounded far below i64"),
+                )
             }
         }
         impl std::ops::Neg for $unit {
             type Output = Self;
             fn neg(self) -> Self {
-                Self(self.0.checked_neg().expect("amounts are bounded far below i64"))
+                Self(
+                    self.0
+                        .checked_neg()
+                        .expect("amounts are bounded far below i64"),
+                )
             }
         }
         impl std::ops::AddAssign for $unit {
@@ -143,9 +160,18 @@ mod tests {
     fn credits_are_read_exactly_or_refused() {
         assert_eq!(Nanos::from_credits("0.005"), Ok(Nanos(5_000_000)));
         assert_eq!(Nanos::from_credits("9000000"), Ok(Nanos(MAX_AMOUNT)));
-        assert!(matches!(Nanos::from_credits("9000000.000000001"), Err(AmountError::TooLarge(_))));
-        assert!(matches!(Nanos::from_credits("0.0000000001"), Err(AmountError::TooFine(_))));
-        assert!(matches!(Nanos::from_credits("1e3x"), Err(AmountError::NotANumber(_))));
+        assert!(matches!(
+            Nanos::from_credits("9000000.000000001"),
+            Err(AmountError::TooLarge(_))
+        ));
+        assert!(matches!(
+            Nanos::from_credits("0.0000000001"),
+            Err(AmountError::TooFine(_))
+        ));
+        assert!(matches!(
+            Nanos::from_credits("1e3x"),
+            Err(AmountError::NotANumber(_))
+        ));
     }
 
     #[test]
@@ -153,7 +179,10 @@ mod tests {
         let half = Decimal::from_str("0.0000000005").unwrap();
         assert_eq!(Nanos::round(half), Some(Nanos(1)));
         assert_eq!(Nanos::round(-half), Some(Nanos(-1)));
-        assert_eq!(Nanos::round(Decimal::from_str("0.00000000049").unwrap()), Some(Nanos(0)));
+        assert_eq!(
+            Nanos::round(Decimal::from_str("0.00000000049").unwrap()),
+            Some(Nanos(0))
+        );
     }
 
     #[test]

@@ -1,2 +1,3 @@
-//! x
-fn main(){}
+//! The sidecar and its commands.
+
+fn main() {}

@@ -83,7 +83,11 @@ impl FromStr for Resource {
         let lower = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
         if text.is_empty() || text.len() > MAX_RESOURCE_NAME_BYTES || !text.bytes().all(lower) {
             let hint = "use 1 to 64 of a-z, 0-9 and _";
-            return Err(NameError { what: "resource", text: text.chars().take(80).collect(), hint });
+            return Err(NameError {
+                what: "resource",
+                text: text.chars().take(80).collect(),
+                hint,
+            });
         }
         Ok(Self::Custom(text.into()))
     }
@@ -129,7 +133,11 @@ impl FromStr for Window {
     fn from_str(text: &str) -> Result<Self, NameError> {
         let found = WINDOWS.iter().find(|(name, _)| *name == text);
         let hint = "use day, week, month, overall or cumulative";
-        found.map(|(_, window)| *window).ok_or_else(|| NameError { what: "window", text: text.into(), hint })
+        found.map(|(_, window)| *window).ok_or_else(|| NameError {
+            what: "window",
+            text: text.into(),
+            hint,
+        })
     }
 }
 
@@ -151,7 +159,10 @@ pub struct Span {
 
 impl Span {
     /// The span of a window that never resets. Its end is far beyond any clock, and exact in a double.
-    pub const EVER: Self = Self { start: UnixMs(0), end: UnixMs(253_402_300_799_000) };
+    pub const EVER: Self = Self {
+        start: UnixMs(0),
+        end: UnixMs(253_402_300_799_000),
+    };
 }
 
 impl Window {
@@ -159,11 +170,17 @@ impl Window {
     pub fn span(self, at: UnixMs, anchor: Option<UnixMs>) -> Span {
         let midnight = at.to_utc().replace_time(Time::MIDNIGHT);
         match self {
-            Self::Day => Span { start: midnight.into(), end: (midnight + Duration::DAY).into() },
+            Self::Day => Span {
+                start: midnight.into(),
+                end: (midnight + Duration::DAY).into(),
+            },
             Self::Week => {
                 let days = i64::from(midnight.weekday().number_days_from_monday());
                 let monday = midnight - Duration::days(days);
-                Span { start: monday.into(), end: (monday + Duration::WEEK).into() }
+                Span {
+                    start: monday.into(),
+                    end: (monday + Duration::WEEK).into(),
+                }
             }
             Self::Month => month_span(at, anchor),
             Self::Overall | Self::Cumulative => Span::EVER,
@@ -179,7 +196,9 @@ impl Window {
 /// Months counted from the anchor: a 31st becomes the last day of a shorter month, without drifting.
 fn month_span(at: UnixMs, anchor: Option<UnixMs>) -> Span {
     let at = at.to_utc();
-    let (day, time) = anchor.map_or((1, Time::MIDNIGHT), |anchor| (anchor.to_utc().day(), anchor.to_utc().time()));
+    let (day, time) = anchor.map_or((1, Time::MIDNIGHT), |anchor| {
+        (anchor.to_utc().day(), anchor.to_utc().time())
+    });
     let starting_in = |year: i32, month: Month| {
         let date = Date::from_calendar_date(year, month, day.min(month.length(year)));
         OffsetDateTime::new_utc(date.expect("the day is within its month"), time)
@@ -192,7 +211,10 @@ fn month_span(at: UnixMs, anchor: Option<UnixMs>) -> Span {
         let year = at.year() - i32::from(at.month() == Month::January);
         (starting_in(year, at.month().previous()), this)
     };
-    Span { start: start.into(), end: end.into() }
+    Span {
+        start: start.into(),
+        end: end.into(),
+    }
 }
 
 /// Whose use is counted. Keys, users, projects and tags get limits of their own later.
@@ -235,10 +257,16 @@ impl FromStr for CounterKey {
     fn from_str(text: &str) -> Result<Self, NameError> {
         let mut parts = text.split('/');
         match (parts.next(), parts.next(), parts.next(), parts.next()) {
-            (Some("account"), Some(resource), Some(window), None) => {
-                Ok(Self { scope: Scope::Account, resource: resource.parse()?, window: window.parse()? })
-            }
-            _ => Err(NameError { what: "counter", text: text.into(), hint: "write scope/resource/window" }),
+            (Some("account"), Some(resource), Some(window), None) => Ok(Self {
+                scope: Scope::Account,
+                resource: resource.parse()?,
+                window: window.parse()?,
+            }),
+            _ => Err(NameError {
+                what: "counter",
+                text: text.into(),
+                hint: "write scope/resource/window",
+            }),
         }
     }
 }
@@ -276,7 +304,11 @@ mod tests {
     use super::*;
     use time::macros::datetime;
 
-    fn span(window: Window, at: OffsetDateTime, anchor: Option<OffsetDateTime>) -> (OffsetDateTime, OffsetDateTime) {
+    fn span(
+        window: Window,
+        at: OffsetDateTime,
+        anchor: Option<OffsetDateTime>,
+    ) -> (OffsetDateTime, OffsetDateTime) {
         let span = window.span(at.into(), anchor.map(UnixMs::from));
         (span.start.to_utc(), span.end.to_utc())
     }
@@ -284,8 +316,14 @@ mod tests {
     #[test]
     fn a_boundary_belongs_to_the_window_it_opens() {
         let midnight = datetime!(2026-03-02 0:00 UTC);
-        assert_eq!(span(Window::Day, midnight, None), (midnight, datetime!(2026-03-03 0:00 UTC)));
-        assert_eq!(span(Window::Week, midnight, None), (midnight, datetime!(2026-03-09 0:00 UTC)));
+        assert_eq!(
+            span(Window::Day, midnight, None),
+            (midnight, datetime!(2026-03-03 0:00 UTC))
+        );
+        assert_eq!(
+            span(Window::Week, midnight, None),
+            (midnight, datetime!(2026-03-09 0:00 UTC))
+        );
         let before = midnight - Duration::MILLISECOND;
         assert_eq!(span(Window::Week, before, None).1, midnight);
     }
@@ -293,17 +331,39 @@ mod tests {
     #[test]
     fn an_anchored_month_does_not_drift() {
         let anchor = Some(datetime!(2026-01-31 12:00 UTC));
-        let february = (datetime!(2026-01-31 12:00 UTC), datetime!(2026-02-28 12:00 UTC));
-        assert_eq!(span(Window::Month, datetime!(2026-02-28 11:59 UTC), anchor), february);
-        let march = (datetime!(2026-02-28 12:00 UTC), datetime!(2026-03-31 12:00 UTC));
-        assert_eq!(span(Window::Month, datetime!(2026-02-28 12:00 UTC), anchor), march);
-        let turn = (datetime!(2025-12-31 12:00 UTC), datetime!(2026-01-31 12:00 UTC));
-        assert_eq!(span(Window::Month, datetime!(2026-01-01 0:00 UTC), anchor), turn);
+        let february = (
+            datetime!(2026-01-31 12:00 UTC),
+            datetime!(2026-02-28 12:00 UTC),
+        );
+        assert_eq!(
+            span(Window::Month, datetime!(2026-02-28 11:59 UTC), anchor),
+            february
+        );
+        let march = (
+            datetime!(2026-02-28 12:00 UTC),
+            datetime!(2026-03-31 12:00 UTC),
+        );
+        assert_eq!(
+            span(Window::Month, datetime!(2026-02-28 12:00 UTC), anchor),
+            march
+        );
+        let turn = (
+            datetime!(2025-12-31 12:00 UTC),
+            datetime!(2026-01-31 12:00 UTC),
+        );
+        assert_eq!(
+            span(Window::Month, datetime!(2026-01-01 0:00 UTC), anchor),
+            turn
+        );
     }
 
     #[test]
     fn names_read_back_as_written() {
-        for text in ["account/tokens/month", "account/spend/day", "account/gpu_hours/cumulative"] {
+        for text in [
+            "account/tokens/month",
+            "account/spend/day",
+            "account/gpu_hours/cumulative",
+        ] {
             assert_eq!(text.parse::<CounterKey>().unwrap().to_string(), text);
         }
         assert!("account/Tokens/month".parse::<CounterKey>().is_err());

@@ -49,9 +49,12 @@ impl AccountId {
     /// The shard this account belongs to, for ever (rule 17).
     pub fn shard(&self, shards: u16) -> ShardId {
         // FNV-1a, because it is stable across versions and platforms; it needs to spread, not to resist.
-        let hash = self.0.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = self
+            .0
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
         let shard = hash % u64::from(shards);
         ShardId(u16::try_from(shard).expect("a remainder of a u16 is a u16"))
     }
@@ -95,7 +98,10 @@ pub struct ReservationId(pub Uuid);
 
 impl ReservationId {
     /// A fresh id.
-    #[expect(clippy::new_without_default, reason = "a default would be the same id each time")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "a default would be the same id each time"
+    )]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
@@ -346,7 +352,10 @@ impl Outcome {
 impl FromStr for Outcome {
     type Err = ();
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Settled, Self::Released, Self::Lapsed].into_iter().find(|o| o.as_str() == text).ok_or(())
+        [Self::Settled, Self::Released, Self::Lapsed]
+            .into_iter()
+            .find(|o| o.as_str() == text)
+            .ok_or(())
     }
 }
 
@@ -701,4 +710,80 @@ pub enum StoreError {
     /// It answered what no version of the protocol answers.
     #[error("the store's answer makes no sense: {0}")]
     Nonsense(String),
+}
+
+/// The live store. Every verb is one atomic step of one shard, and safe to repeat.
+///
+/// A backend answers [`StoreError::Lost`] for a shard until [`Store::adopt`] has told it which epoch to expect.
+pub trait Store: Send + Sync {
+    /// How many shards there are.
+    fn shards(&self) -> u16;
+    /// Reads a shard's header, its server and its clock. Needs no adoption.
+    fn view(&self, shard: ShardId) -> impl Future<Output = Result<ShardView, StoreError>> + Send;
+    /// Writes a header where there is none, or an older epoch's. Needs no adoption.
+    fn open(
+        &self,
+        shard: ShardId,
+        header: &Header,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// From now on commands expect this epoch. A backend forgets it when its connection breaks (rule 21).
+    fn adopt(&self, shard: ShardId, epoch: Epoch);
+    /// The epoch that commands expect; `None` where the shard must be checked first.
+    fn adopted(&self, shard: ShardId) -> Option<Epoch>;
+
+    /// Rules 1, 9, 12, 13.
+    fn reserve(
+        &self,
+        reserve: &Reserve,
+    ) -> impl Future<Output = Result<Reserved, StoreError>> + Send;
+    /// Rule 3.
+    fn progress(
+        &self,
+        progress: &Progress,
+    ) -> impl Future<Output = Result<Progressed, StoreError>> + Send;
+    /// Rules 4, 5, 7.
+    fn settle(
+        &self,
+        settle: &Settle,
+    ) -> impl Future<Output = Result<SettleAnswer, StoreError>> + Send;
+    /// Rule 6.
+    fn lapse(
+        &self,
+        overdue: &Overdue,
+    ) -> impl Future<Output = Result<LapseAnswer, StoreError>> + Send;
+    /// The holds whose deadline has passed, the oldest first, at most `max`; and the store's clock.
+    fn overdue(
+        &self,
+        shard: ShardId,
+        max: usize,
+    ) -> impl Future<Output = Result<(UnixMs, Vec<Overdue>), StoreError>> + Send;
+
+    /// Rule 22.
+    fn load(
+        &self,
+        image: &AccountImage,
+    ) -> impl Future<Output = Result<LoadAnswer, StoreError>> + Send;
+    /// Rule 20.
+    fn apply(
+        &self,
+        change: &StoreChange,
+    ) -> impl Future<Output = Result<ApplyAnswer, StoreError>> + Send;
+    /// The oldest entries of a shard's outbox, at most `max` (rule 19).
+    fn outbox(
+        &self,
+        shard: ShardId,
+        max: usize,
+    ) -> impl Future<Output = Result<Outbox, StoreError>> + Send;
+    /// Drops entries that the ledger has committed.
+    fn forget(
+        &self,
+        shard: ShardId,
+        seqs: &[OutSeq],
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// All that is known of one account; `None` where it is cold.
+    fn account(
+        &self,
+        account: &AccountId,
+    ) -> impl Future<Output = Result<Option<AccountView>, StoreError>> + Send;
 }

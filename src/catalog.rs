@@ -1,0 +1,53 @@
+//! The catalogue an operator writes: plans, prices, markup.
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+use crate::price::PriceEntry;
+use crate::quota::Limit;
+
+/// A whole catalogue, read and validated.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Catalog {
+    /// The plans, by key.
+    pub plans: Vec<Plan>,
+    /// The operator's prices, which win over the seeded ones.
+    pub prices: Vec<PriceEntry>,
+    /// What is added to the cost, in percent.
+    pub markup_percent: Decimal,
+}
+
+/// What an account can be on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Its name for machines.
+    pub key: String,
+    /// Its name for people.
+    pub name: String,
+    /// In a sentence.
+    #[serde(default)]
+    pub description: String,
+    /// What it costs; `None`: nothing.
+    #[serde(default)]
+    pub price: Option<PlanPrice>,
+    /// One limit a counter, the lowest where the catalogue names several.
+    #[serde(default)]
+    pub quotas: Vec<Limit>,
+    /// Its own markup, in place of the catalogue's.
+    #[serde(default)]
+    pub markup_percent: Option<Decimal>,
+}
+
+/// What a plan costs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanPrice {
+    /// In the currency's main unit.
+    pub amount: Decimal,
+    /// ISO 4217, in lower case.
+    pub currency: String,
+    /// `day`, `week`, `month` or `year`.
+    pub interval: String,
+    /// The price at Stripe that collects it.
+    #[serde(default)]
+    pub stripe_price: Option<String>,
+}

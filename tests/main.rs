@@ -1,0 +1,3 @@
+//! Every test that goes through the public face: one binary, a file a behaviour.
+
+mod harness;
