@@ -36,3 +36,23 @@ pub struct Estimate {
     /// Whether there is output at all: not for embeddings.
     pub has_output: bool,
 }
+
+impl Estimate {
+    /// The most output of all choices together.
+    pub fn most_output(&self) -> i64 {
+        match self.output_tokens {
+            Some(tokens) if self.has_output => tokens.saturating_mul(self.choices),
+            _ => 0,
+        }
+    }
+}
+
+impl Usage {
+    /// Input that is nothing more special, and no output.
+    pub fn of_input(input_tokens: i64) -> Self {
+        Self {
+            input_tokens,
+            ..Self::default()
+        }
+    }
+}
