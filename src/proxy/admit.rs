@@ -29,10 +29,8 @@ const ATTEMPTS: usize = 6;
 const AWAY: Refusal = Refusal::QuotaUnavailable("the store is away");
 const RESTLESS: Refusal = Refusal::QuotaUnavailable("the account keeps changing");
 
-/// A call that may be forwarded.
+/// A call that may be forwarded, as long as its reservation lives.
 pub struct Admitted {
-    /// Ends when dropped.
-    pub reservation: Reservation,
     /// Its id, which the usage record will have too.
     pub id: ReservationId,
     /// Says how it ends.
@@ -54,7 +52,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         route: &Route,
         mut caller: Caller,
         call: &Call,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<(Admitted, Reservation), Refusal> {
         let account = caller.identity.account.clone();
         let mut snapshot = self.snapshots.cached(&account);
         let mut now = self.clock.now();
@@ -75,22 +73,24 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                 answer => answer,
             };
             if let Ok(Reserved::Held { fits, seen, .. }) = answer {
-                let would_refuse = (!fits).then(|| meter.shortage(&snapshot, &seen)).flatten();
+                let shortage = || Shortage::explain(&snapshot, meter.quote(), &seen);
+                let would_refuse = (!fits).then(shortage).flatten();
                 let would_refuse = would_refuse.map(|shortage| shortage.kind.code());
                 meter.would_refuse(would_refuse);
-                return Ok(Admitted {
-                    reservation,
+                let admitted = Admitted {
                     id,
                     meter,
                     snapshot,
                     seen,
                     would_refuse,
-                });
+                };
+                return Ok((admitted, reservation));
             }
             room = reservation.was_not_held();
             match answer {
                 Ok(Reserved::Short(seen)) => {
-                    return Err(meter.shortage(&snapshot, &seen).map_or(RESTLESS, Refusal::from));
+                    let shortage = Shortage::explain(&snapshot, meter.quote(), &seen);
+                    return Err(shortage.map_or(RESTLESS, Refusal::from));
                 }
                 Ok(Reserved::Stale(newer)) => snapshot = self.snapshots.keep(*newer),
                 Ok(Reserved::WindowMoved(at)) => now = at,
@@ -107,7 +107,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
 
     /// Refuses suspended accounts and revoked keys. What a cached snapshot says against a caller is asked again, so
     /// that nobody is refused for what was true a while ago.
-    async fn checked(
+    pub(super) async fn checked(
         &self,
         mut snapshot: Arc<Snapshot>,
         caller: &mut Caller,
@@ -166,10 +166,10 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         at: UnixMs,
     ) -> Result<Meter, Refusal> {
         let prices = self.prices.load();
-        let tariff = match (&call.demand, &snapshot.mode) {
-            (Demand::Flat { .. }, _) => Tariff::free(self.credit_usd),
-            (Demand::Tokens { .. }, _) => {
-                let markup = snapshot.markup_percent.or(route.markup_percent);
+        let tariff = match &call.demand {
+            Demand::Flat(_) => Tariff::free(self.credit_usd),
+            Demand::Tokens { .. } => {
+                let markup = route.config.markup_percent.or(snapshot.markup_percent);
                 let markup = markup.unwrap_or(prices.markup_percent);
                 self.tariff(route, &call.model, markup, at)?
             }
@@ -191,7 +191,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
             });
         }
         let facts = Facts {
-            route: route.prefix.clone(),
+            route: route.name.clone(),
             provider: route.provider.clone(),
             model: call.model.clone(),
             api_key_id: caller.identity.key,
@@ -210,7 +210,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         at: UnixMs,
     ) -> Result<Tariff, Refusal> {
         let prices = self.prices.load();
-        match (prices.book.find(&route.provider, model, at), route.unpriced) {
+        match (prices.book.find(&route.provider, model, at), route.config.unpriced) {
             (Some(price), _) => Ok(Tariff {
                 price: Some(price.id),
                 rates: price.rates.clone(),

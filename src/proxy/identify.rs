@@ -25,12 +25,10 @@ const KEYS: usize = 100_000;
 const UNKNOWN_KEYS: usize = 10_000;
 /// How long an unknown key stays unknown: one that is made meanwhile works that much later.
 const UNKNOWN_FOR: Duration = Duration::from_secs(1);
-/// How old an identity may be where no reserve follows that would notice a revocation (rule 13).
-const FRESH_FOR: Duration = Duration::from_secs(1);
 
 /// Knows the keys.
 pub struct Keys {
-    known: Cache<KeyHash, (Identity, Instant)>,
+    known: Cache<KeyHash, Identity>,
     unknown: Cache<KeyHash, Instant>,
 }
 
@@ -52,29 +50,14 @@ impl Default for Keys {
 }
 
 impl Keys {
-    /// Who calls, for a path whose reserve will notice if the key was revoked since.
+    /// Who calls. Whether the key was revoked since it was looked up is noticed by the account's snapshot (rule 13).
     pub async fn identify(
         &self,
         headers: &HeaderMap,
         ledger: &impl Ledger,
     ) -> Result<Caller, Refusal> {
         let hash = hash_of(headers)?;
-        if let Some((identity, _)) = self.known.get(&hash) {
-            return Ok(Caller { identity, hash });
-        }
-        self.look_up(hash, ledger).await
-    }
-
-    /// Who calls, for a path that reserves nothing.
-    pub async fn identify_fresh(
-        &self,
-        headers: &HeaderMap,
-        ledger: &impl Ledger,
-    ) -> Result<Caller, Refusal> {
-        let hash = hash_of(headers)?;
-        if let Some((identity, since)) = self.known.get(&hash)
-            && since.elapsed() < FRESH_FOR
-        {
+        if let Some(identity) = self.known.get(&hash) {
             return Ok(Caller { identity, hash });
         }
         self.look_up(hash, ledger).await
@@ -97,7 +80,7 @@ impl Keys {
         }
         match ledger.identify(&hash).await {
             Ok(Some(identity)) => {
-                self.known.insert(hash, (identity.clone(), Instant::now()));
+                self.known.insert(hash, identity.clone());
                 Ok(Caller { identity, hash })
             }
             Ok(None) => {

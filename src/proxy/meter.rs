@@ -1,5 +1,6 @@
 //! The meter of one call: it watches what is used and can say at any time how the reservation would end (rule 8).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -11,7 +12,7 @@ use crate::dialect::Usage;
 use crate::ledger::RecordDetail;
 use crate::money::Nanos;
 use crate::price::PriceBook;
-use crate::quota::{Ending, Metered, Mode, Outcome};
+use crate::quota::{Detail, Ending, Metered, Mode, Outcome};
 
 /// What the record says of a call beside what it used.
 #[derive(Debug, Clone)]
@@ -28,8 +29,6 @@ pub struct Facts {
     pub scopes: CallerScopes,
     /// How strictly the account was held.
     pub mode: Mode,
-    /// What monitor mode would have refused it with.
-    pub would_refuse: Option<&'static str>,
     /// When the call was admitted: its price is of this moment.
     pub at: UnixMs,
 }
@@ -42,7 +41,7 @@ pub struct CallerScopes {
     /// `X-Tollgate-Project`.
     pub project: Option<String>,
     /// `X-Tollgate-Tags`.
-    pub tags: Vec<(String, String)>,
+    pub tags: BTreeMap<String, String>,
 }
 
 /// How far the call has come.
@@ -66,6 +65,8 @@ struct Watched {
     model: Option<String>,
     /// Why the usage had to be counted here, where the answer ended without saying it.
     unmetered: Option<&'static str>,
+    /// What monitor mode would have refused the call with.
+    would_refuse: Option<&'static str>,
 }
 
 /// The usage as the provider reported it.
@@ -96,6 +97,7 @@ impl Meter {
             reported: None,
             model: None,
             unmetered: None,
+            would_refuse: None,
         });
         Self {
             facts,
@@ -136,12 +138,31 @@ impl Meter {
         self.watched.lock().unmetered.get_or_insert(why);
     }
 
-    /// The most output the call may have; what is charged where nothing of the answer can be read.
-    pub fn most_output(&self) -> i64 {
-        match &self.quote.demand {
-            Demand::Tokens { estimate, .. } => estimate.most_output(),
-            Demand::Flat { .. } => 0,
+    /// Nothing of the answer can be read: all the output that was held is charged, and said so.
+    pub fn unreadable(&self, why: &'static str) {
+        self.unmetered(why);
+        if let Demand::Tokens { estimate, .. } = &self.quote.demand {
+            self.watched.lock().output_tokens = estimate.most_output();
         }
+    }
+
+    /// What monitor mode would have refused the call with.
+    pub fn would_refuse(&self, code: Option<&'static str>) {
+        self.watched.lock().would_refuse = code;
+    }
+
+    /// What was held.
+    pub fn quote(&self) -> &Quote {
+        &self.quote
+    }
+
+    /// The record if the hold lapses before any heartbeat: a lapse assumes that the call was forwarded (rule 6).
+    pub fn detail_if_lapsed(&self) -> Detail {
+        let mut watched = self.watched.lock();
+        let stage = std::mem::replace(&mut watched.stage, Stage::Forwarded);
+        let detail = self.detail(&watched, &self.assess(&watched));
+        watched.stage = stage;
+        detail
     }
 
     /// What the call would be charged if it ended now.
@@ -173,10 +194,10 @@ impl Meter {
     /// Charges by the price of the model that answered, or, if it has none, by the one that was held (rule 9).
     fn price(&self, watched: &Watched, usage: Usage) -> Assessment {
         let held = &self.quote.tariff;
-        if let Demand::Flat { charge, .. } = self.quote.demand {
+        if let Demand::Flat(flat) = &self.quote.demand {
             let charged = Charged {
                 cost: Nanos::ZERO,
-                charge,
+                charge: flat.credits,
             };
             return Assessment::new(charged, usage, held.price, None);
         }
@@ -195,10 +216,46 @@ impl Meter {
         }
     }
 
+    fn detail(&self, watched: &Watched, assessment: &Assessment) -> Detail {
+        let facts = &self.facts;
+        let usage = &assessment.usage;
+        let notes = [
+            ("unmetered", watched.unmetered),
+            ("price", assessment.price_note),
+            ("would_refuse", watched.would_refuse),
+            ("mode", (facts.mode == Mode::Off).then_some("off")),
+            ("unpriced", assessment.price.is_none().then_some("the model has no price")),
+        ];
+        let is_flat = matches!(self.quote.demand, Demand::Flat(_));
+        let properties = notes
+            .into_iter()
+            .filter(|(name, _)| !(is_flat && *name == "unpriced"))
+            .filter_map(|(name, note)| Some((name.to_owned(), note?.into())));
+        let reported = watched.reported.as_ref();
+        RecordDetail {
+            route: facts.route.to_string(),
+            provider: facts.provider.to_string(),
+            model: watched.model.as_ref().unwrap_or(&facts.model).clone(),
+            input_tokens: usage.input_tokens,
+            output_tokens: usage.output_tokens,
+            cache_read_tokens: usage.cache_read_tokens,
+            cache_write_tokens: usage.cache_write_tokens,
+            cost: assessment.charged.cost,
+            price_id: assessment.price,
+            api_key_id: Some(facts.api_key_id),
+            user_ref: facts.scopes.user.clone(),
+            project_ref: facts.scopes.project.clone(),
+            tags: facts.scopes.tags.clone(),
+            usage: reported.map(|reported| reported.raw.clone()),
+            properties: properties.collect(),
+        }
+        .to_detail()
+    }
+
     fn input_estimate(&self) -> i64 {
         match &self.quote.demand {
             Demand::Tokens { estimate, .. } => estimate.input_tokens,
-            Demand::Flat { .. } => 0,
+            Demand::Flat(_) => 0,
         }
     }
 }

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use rust_decimal::Decimal;
 
 use self::body::ProxyBody;
+use self::gate::{Gated, gate};
 use self::identify::Keys;
-use self::refusal::{Refusal, RefusalSettings, Shape};
-use self::route::Routes;
+use self::refusal::{Refusal, Shape};
+use self::route::{Route, Routes};
 use self::snapshots::Snapshots;
 use crate::clock::Clock;
+use crate::config::RefusalConfig;
 use crate::ledger::{Ledger, Loader};
 use crate::price::PriceBook;
 use crate::quota::{Settler, Store};
@@ -52,7 +53,7 @@ struct Sidecar<S, L> {
     snapshots: Snapshots,
     prices: ArcSwap<prices::Current>,
     routes: Routes,
-    refusals: RefusalSettings,
+    refusals: RefusalConfig,
     credit_usd: Decimal,
     deadline_ms: i64,
     max_age_ms: i64,
@@ -64,8 +65,8 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
     /// Answers a request, in any case.
     async fn answer(&self, request: Request<Incoming>) -> Response<ProxyBody> {
         let (shape, answer) = match self.routes.find(request.uri().path()) {
-            Ok((route, _)) => (route.shape(), self.handle(request).await),
-            Err(refusal) => (Shape::Problem, Err(refusal)),
+            Some(route) => (route.shape(), self.handle(route, request).await),
+            None => (Shape::Problem, Err(Refusal::UnknownRoute)),
         };
         answer.unwrap_or_else(|refusal| {
             self.metrics.refused(refusal.code());
@@ -75,13 +76,17 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
     }
 
     /// A request's path, in order. Whoever leaves it early drops the reservation, and so ends it.
-    async fn handle(&self, request: Request<Incoming>) -> Result<Response<ProxyBody>, Refusal> {
-        let (route, caller) = self.identify(&request).await?;
-        match self.gate(&route, request).await? {
-            gate::Gated::Free(call) => self.pass_free(&route, &caller, call).await,
-            gate::Gated::Metered(call) => {
-                let admitted = self.admit(&route, caller, &call).await?;
-                self.forward(&route, *call, admitted).await
+    async fn handle(
+        &self,
+        route: &Arc<Route>,
+        request: Request<Incoming>,
+    ) -> Result<Response<ProxyBody>, Refusal> {
+        let caller = self.keys.identify(request.headers(), &*self.ledger).await?;
+        match gate(route, request).await? {
+            Gated::Free(call) => self.pass_free(route, caller, call).await,
+            Gated::Metered(call) => {
+                let (admitted, reservation) = self.admit(route, caller, &call).await?;
+                self.forward(route, *call, admitted, reservation).await
             }
         }
     }

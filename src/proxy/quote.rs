@@ -3,6 +3,7 @@
 use rust_decimal::Decimal;
 
 use crate::clock::UnixMs;
+use crate::config;
 use crate::dialect::{Estimate, Usage};
 use crate::money::{Amount, MAX_AMOUNT, Nanos};
 use crate::price::{MissingPart, PriceEntry, Rates};
@@ -107,12 +108,7 @@ pub enum Demand {
         is_message: bool,
     },
     /// A fixed charge.
-    Flat {
-        /// How much.
-        charge: Nanos,
-        /// What it counts as one of.
-        resource: Option<Resource>,
-    },
+    Flat(config::Charge),
 }
 
 /// One call's claims, priced.
@@ -132,7 +128,7 @@ impl Quote {
     /// Prices a demand.
     pub fn new(tariff: Tariff, demand: Demand) -> Result<Self, MissingPart> {
         let (credit, tokens) = match &demand {
-            Demand::Flat { charge, .. } => (Claim::fixed(charge.0), Claim::default()),
+            Demand::Flat(charge) => (Claim::fixed(charge.credits.0), Claim::default()),
             Demand::Tokens { estimate, .. } => {
                 let input = estimate.input_tokens;
                 let output = estimate.most_output();
@@ -160,6 +156,12 @@ impl Quote {
         })
     }
 
+    /// Charges nothing and holds nothing: what is used is only recorded.
+    pub fn charge_nothing(&mut self) {
+        self.credit = Claim::default();
+        self.lines.clear();
+    }
+
     /// The claim on the wallet.
     pub fn charge_claim(&self) -> Claim {
         self.credit
@@ -174,7 +176,7 @@ impl Quote {
             (Resource::Messages, Demand::Tokens { is_message, .. }) => {
                 is_message.then(|| Claim::fixed(1))
             }
-            (resource, Demand::Flat { resource: Some(counted), .. }) if resource == counted => {
+            (resource, Demand::Flat(charge)) if charge.resource.as_ref() == Some(resource) => {
                 Some(Claim::fixed(1))
             }
             _ => None,

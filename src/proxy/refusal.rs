@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::shortage::{Kind, Shortage, Violation};
 use crate::clock::UnixMs;
+use crate::config::RefusalConfig;
 
 /// Why the proxy answers in the upstream's place.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -71,17 +72,9 @@ pub enum Shape {
     Problem,
 }
 
-/// What the operator decides about refusals.
-#[derive(Debug, Clone)]
-pub struct RefusalSettings {
-    /// The status of an exhausted balance or limit: 402, or 429 for callers that know no other.
-    pub exhausted_status: StatusCode,
-    /// Where an owner can buy more.
-    pub upgrade_url: Option<String>,
-}
-
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+const SHOWN_PATH_CHARS: usize = 200;
 /// How soon a call in flight may have given back what it holds.
 const IN_FLIGHT_RETRY: Duration = Duration::from_millis(250);
 const AWAY_RETRY: Duration = Duration::from_secs(1);
@@ -89,6 +82,11 @@ const AWAY_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_SENSIBLE_WAIT: Duration = Duration::from_secs(60);
 
 impl Refusal {
+    /// Refuses a path, which is shown as far as it may be of use.
+    pub fn path_not_allowed(path: &str) -> Self {
+        Self::PathNotAllowed(path.chars().take(SHOWN_PATH_CHARS).collect())
+    }
+
     /// The code in the body: what programs look at, and the label of the refusals metric.
     pub fn code(&self) -> &'static str {
         match self {
@@ -107,7 +105,7 @@ impl Refusal {
         }
     }
 
-    fn status(&self, settings: &RefusalSettings) -> StatusCode {
+    fn status(&self, settings: &RefusalConfig) -> StatusCode {
         match self {
             Self::InvalidKey => StatusCode::UNAUTHORIZED,
             Self::Suspended(_) | Self::PathNotAllowed(_) => StatusCode::FORBIDDEN,
@@ -195,7 +193,7 @@ impl Refusal {
     pub fn response(
         &self,
         shape: Shape,
-        settings: &RefusalSettings,
+        settings: &RefusalConfig,
         now: UnixMs,
     ) -> Response<Bytes> {
         let status = self.status(settings);
@@ -268,8 +266,15 @@ fn number(value: u128) -> HeaderValue {
     HeaderValue::from_str(&value.to_string()).expect("digits are a header value")
 }
 
+impl From<Shortage> for Refusal {
+    fn from(shortage: Shortage) -> Self {
+        Self::Short(Box::new(shortage))
+    }
+}
+
 impl Kind {
-    fn code(self) -> &'static str {
+    /// The code in the body.
+    pub fn code(self) -> &'static str {
         match self {
             Self::InFlight => "budget_in_flight",
             Self::WindowExhausted => "rate_limit_exceeded",

@@ -1,70 +1,55 @@
-//! Routes: which prefix goes to which upstream, and how its calls are metered.
+//! Routes, ready to be used: the configured ones with a way to each upstream.
 
 use std::sync::Arc;
 
-use rust_decimal::Decimal;
-
 use super::refusal::{Refusal, Shape};
 use super::upstream::Upstream;
-use crate::config::{self, Meter, Unpriced};
-use crate::money::Nanos;
-use crate::quota::Resource;
+use crate::config::{self, Meter};
 
-/// One route, ready to be used.
+/// One route.
 pub struct Route {
-    /// What paths begin with; it is stripped.
-    pub prefix: Arc<str>,
+    /// As configured.
+    pub config: config::Route,
+    /// The prefix, as records name the route.
+    pub name: Arc<str>,
     /// Whose prices.
     pub provider: Arc<str>,
-    /// How its calls are metered.
-    pub meter: Meter,
-    /// What to do with a model without a price.
-    pub unpriced: Unpriced,
-    /// What to do with paths that are not metered.
-    pub unknown_paths_free: bool,
-    /// Held where the caller names no maximum.
-    pub assume_output_tokens: i64,
-    /// The largest body.
-    pub max_body_bytes: usize,
-    /// Its markup, where it has one.
-    pub markup_percent: Option<Decimal>,
     /// Where its calls go.
-    pub upstream: Arc<Upstream>,
+    pub upstream: Upstream,
 }
 
 impl Route {
+    fn new(config: config::Route) -> std::io::Result<Self> {
+        Ok(Self {
+            name: config.prefix.as_str().into(),
+            provider: config.provider.as_str().into(),
+            upstream: Upstream::new(&config)?,
+            config,
+        })
+    }
+
     /// The shape of its refusals.
     pub fn shape(&self) -> Shape {
-        match self.meter {
+        match self.config.meter {
             Meter::OpenAi => Shape::OpenAi,
-            Meter::Flat { .. } | Meter::None => Shape::Problem,
+            Meter::Flat(_) | Meter::None => Shape::Problem,
         }
     }
 }
 
-/// All routes, the longest prefix first.
-pub struct Routes {
-    routes: Vec<Arc<Route>>,
-}
+/// All routes, the longest prefix first, as the configuration has them.
+pub struct Routes(Vec<Arc<Route>>);
 
 impl Routes {
     /// Makes the configured routes ready.
-    pub fn new(routes: &[config::Route]) -> std::io::Result<Self> {
-        let mut ready = routes.iter().map(ready).collect::<std::io::Result<Vec<_>>>()?;
-        ready.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
-        Ok(Self { routes: ready })
+    pub fn new(routes: Vec<config::Route>) -> std::io::Result<Self> {
+        let ready = routes.into_iter().map(|route| Route::new(route).map(Arc::new));
+        Ok(Self(ready.collect::<std::io::Result<_>>()?))
     }
 
-    /// The route of a path, and the rest of the path behind its prefix.
-    pub fn find<'p>(&self, path: &'p str) -> Result<(Arc<Route>, &'p str), Refusal> {
-        for route in &self.routes {
-            if let Some(rest) = path.strip_prefix(route.prefix.trim_end_matches('/'))
-                && (rest.is_empty() || rest.starts_with('/'))
-            {
-                return Ok((route.clone(), rest));
-            }
-        }
-        Err(Refusal::UnknownRoute)
+    /// The route of a path.
+    pub fn find(&self, path: &str) -> Option<&Arc<Route>> {
+        self.0.iter().find(|route| route.config.rest(path).is_some())
     }
 }
 
@@ -73,8 +58,11 @@ pub fn refuse_ambiguous(path: &str) -> Result<(), Refusal> {
     let lower = path.to_ascii_lowercase();
     let encoded = ["%2f", "%5c", "%2e", "%25", "%00", "\\", ";"];
     let dotted = |segment: &str| segment == "." || segment == "..";
-    if path.contains("//") || path.split('/').any(dotted) || encoded.iter().any(|e| lower.contains(e)) {
-        return Err(Refusal::PathNotAllowed(path.chars().take(200).collect()));
+    if path.contains("//")
+        || path.split('/').any(dotted)
+        || encoded.iter().any(|e| lower.contains(e))
+    {
+        return Err(Refusal::path_not_allowed(path));
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use super::quote::{Claim, Quote};
 use crate::clock::UnixMs;
 use crate::money::Nanos;
-use crate::quota::{AccountId, Resource, Seen, Window};
+use crate::quota::{AccountId, Resource, Seen, Snapshot, Window};
 
 /// One limit that does not hold the call: everything a caller, or an agent, needs to know of it (invariant 7).
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -63,7 +63,8 @@ pub struct Shortage {
 
 impl Shortage {
     /// Explains why `quote` does not fit what the decision saw; `None` if it does.
-    pub fn explain(account: &AccountId, quote: &Quote, overage: Nanos, seen: &Seen) -> Option<Self> {
+    pub fn explain(snapshot: &Snapshot, quote: &Quote, seen: &Seen) -> Option<Self> {
+        let Snapshot { account, overage, .. } = snapshot;
         let wallet = Room {
             limit: seen.balance.0 + seen.held.0 + overage.0,
             used: 0,
@@ -110,7 +111,7 @@ impl Shortage {
         let violations: Vec<_> = wallet.into_iter().chain(lines).collect();
         let kind = violations.iter().map(|violation| violation.kind).max()?;
         let max_tokens = (kind == Kind::TooBig)
-            .then(|| quote.largest_max_tokens(overage, seen))
+            .then(|| quote.largest_max_tokens(*overage, seen))
             .flatten();
         Some(Self {
             violations,

@@ -8,8 +8,7 @@ use http::header::{
     ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
-use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, Request, Response, Uri, Version, request};
+use http::{HeaderMap, Request, Response, Version, request};
 use http_body_util::{Either, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -20,6 +19,7 @@ use tokio::time::timeout;
 
 use super::identify::CREDENTIAL_HEADERS;
 use super::refusal::Refusal;
+use crate::config;
 
 /// A body that was buffered for its estimate, or one that only passes through, up to the route's bound.
 pub type UpstreamBody = Either<Full<Bytes>, Limited<Incoming>>;
@@ -41,34 +41,22 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     UPGRADE,
 ];
 
-/// What to connect to, and how long to wait for it.
-#[derive(Debug, Clone)]
-pub struct UpstreamSettings {
-    /// Scheme, authority and, if any, the path that all paths are put behind.
-    pub base: Uri,
-    /// The header that takes the place of the caller's key.
-    pub credential: Option<(HeaderName, HeaderValue)>,
-    /// To be connected.
-    pub connect_timeout: Duration,
-    /// To begin to answer.
-    pub first_byte_timeout: Duration,
-    /// Between two pieces of the answer.
-    pub idle_timeout: Duration,
-}
-
 /// One upstream.
 pub struct Upstream {
     client: Client<HttpsConnector<HttpConnector>, UpstreamBody>,
-    settings: UpstreamSettings,
+    address: config::Upstream,
+    credential: Option<config::Credential>,
+    first_byte_timeout: Duration,
+    idle_timeout: Duration,
 }
 
 impl Upstream {
     /// Connects when first needed. Fails where the machine's root certificates cannot be read.
-    pub fn new(settings: UpstreamSettings) -> std::io::Result<Self> {
+    pub fn new(route: &config::Route) -> std::io::Result<Self> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(settings.connect_timeout));
+        tcp.set_connect_timeout(Some(route.connect_timeout));
         let tls = HttpsConnectorBuilder::new().with_native_roots()?.https_or_http();
         // HTTP/1.1 on purpose: one HTTP/2 connection a host is a ceiling.
         let client = Client::builder(TokioExecutor::new())
@@ -76,12 +64,18 @@ impl Upstream {
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .pool_timer(TokioTimer::new())
             .build(tls.enable_http1().wrap_connector(tcp));
-        Ok(Self { client, settings })
+        Ok(Self {
+            client,
+            address: route.upstream.clone(),
+            credential: route.credential.clone(),
+            first_byte_timeout: route.first_byte_timeout,
+            idle_timeout: route.idle_timeout,
+        })
     }
 
     /// How long to wait between two pieces of an answer.
     pub fn idle_timeout(&self) -> Duration {
-        self.settings.idle_timeout
+        self.idle_timeout
     }
 
     /// Makes the request that is forwarded: the path behind the upstream's own, no hop-by-hop header, and the route's
@@ -110,39 +104,26 @@ impl Upstream {
             // A usage that comes compressed cannot be read.
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
-        if let Some((name, value)) = &self.settings.credential {
-            headers.insert(name, value.clone());
+        if let Some(credential) = &self.credential {
+            headers.insert(credential.header.clone(), credential.value.clone());
         }
         let mut request = Request::new(body);
         *request.method_mut() = head.method;
-        *request.uri_mut() = self.uri(path, head.uri.query())?;
+        let unusable = || Refusal::InvalidRequest {
+            message: "the path cannot be forwarded".to_owned(),
+            param: None,
+        };
+        let uri = self.address.uri(path, head.uri.query());
+        *request.uri_mut() = uri.ok_or_else(unusable)?;
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = headers;
         Ok(request)
     }
 
-    fn uri(&self, path: &str, query: Option<&str>) -> Result<Uri, Refusal> {
-        let base = &self.settings.base;
-        let mut whole = base.path().trim_end_matches('/').to_owned();
-        whole.push_str(path);
-        if let Some(query) = query {
-            whole.push('?');
-            whole.push_str(query);
-        }
-        let unusable = |_| Refusal::InvalidRequest {
-            message: "the path cannot be forwarded".to_owned(),
-            param: None,
-        };
-        let mut parts = base.clone().into_parts();
-        parts.scheme = parts.scheme.or(Some(Scheme::HTTPS));
-        parts.path_and_query = Some(PathAndQuery::try_from(whole).map_err(unusable)?);
-        Uri::from_parts(parts).map_err(|_| Refusal::UpstreamUnreachable)
-    }
-
     /// Sends it and waits for the head of the answer.
     pub async fn send(&self, request: Request<UpstreamBody>) -> Result<Response<Incoming>, Refusal> {
         let answer = timeout(
-            self.settings.first_byte_timeout,
+            self.first_byte_timeout,
             self.client.request(request),
         );
         match answer.await {
