@@ -24,3 +24,5 @@ pub mod ledger;
 pub mod price;
 #[cfg(feature = "proxy")]
 pub mod quota;
+#[cfg(feature = "proxy")]
+pub mod proxy;
