@@ -12,7 +12,6 @@ use tokio::time::Instant;
 
 use super::Sidecar;
 use super::admit::Admitted;
-use super::answer::AnswerMeter;
 use super::body::{BodyError, MeteredStream, ProxyBody, Timed};
 use super::gate::{AnswerKind, Call, Forwardable};
 use super::identify::Caller;
@@ -20,7 +19,7 @@ use super::meter::Meter;
 use super::refusal::Refusal;
 use super::reply::add_headers;
 use super::route::Route;
-use super::stream::StreamMeter;
+use super::stream::{AnswerMeter, StreamMeter};
 use super::upstream::{UpstreamBody, drop_hop_by_hop};
 use crate::ledger::Ledger;
 use crate::money::Nanos;

@@ -21,12 +21,9 @@ use crate::quota::{Settler, Store};
 use crate::telemetry::Metrics;
 
 mod admit;
-mod answer;
 mod body;
-mod control;
 mod forward;
 mod gate;
-mod health;
 mod identify;
 mod meter;
 mod prices;
@@ -34,14 +31,11 @@ mod quote;
 mod refusal;
 mod reply;
 mod route;
-mod serve;
-mod server;
 mod shortage;
 mod snapshots;
 mod stream;
 mod upstream;
 
-pub use serve::{Addresses, Running, ServeError, serve};
 
 /// What stands beside each app pod.
 struct Sidecar<S, L> {
