@@ -22,8 +22,10 @@ use crate::telemetry::Metrics;
 
 mod admit;
 mod body;
+mod control;
 mod forward;
 mod gate;
+mod health;
 mod identify;
 mod meter;
 mod prices;
