@@ -2,6 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+mod object;
+pub mod openai;
+mod sse;
+mod tokens;
+
+pub use tokens::{Encoding, warm};
+
 /// What a provider reported of one call, or what was counted in its place.
 ///
 /// `input_tokens` includes cache reads, cache writes and audio, `output_tokens` includes reasoning and audio:

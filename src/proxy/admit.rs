@@ -18,8 +18,8 @@ use crate::ledger::Ledger;
 use crate::money::Nanos;
 use crate::price::MissingPart;
 use crate::quota::{
-    AccountId, Admission, Metered, Mode, Reservation, ReservationId, Reserve, Reserved, Seen, Snapshot,
-    Status, Store, StoreError, Version,
+    AccountId, Admission, Metered, Mode, Reservation, ReservationId, Reserve, Reserved, Seen,
+    Snapshot, Status, Store, StoreError, Version,
 };
 
 /// How often an answer of the store may ask for another attempt: a stale snapshot, a cold account and a window that
@@ -60,12 +60,18 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         for _ in 0..ATTEMPTS {
             snapshot = self.checked(snapshot, &mut caller).await?;
             let meter = Arc::new(self.meter(route, &caller, call, &snapshot, now)?);
-            if self.store.adopted(account.shard(self.store.shards())).is_none() {
+            if self
+                .store
+                .adopted(account.shard(self.store.shards()))
+                .is_none()
+            {
                 return Err(AWAY);
             }
             let permit = room.take().ok_or(AWAY)?;
             let id = ReservationId::new();
-            let reservation = self.settler.open(permit, id, account.clone(), meter.clone());
+            let reservation = self
+                .settler
+                .open(permit, id, account.clone(), meter.clone());
             let claim = self.claim(id, &meter, &snapshot);
             let answer = match self.store.reserve(&claim).await {
                 // It may have been held all the same: dropping the reservation releases it (rule 5).
@@ -96,7 +102,9 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                 Ok(Reserved::WindowMoved(at)) => now = at,
                 Ok(Reserved::Cold) => self.load(&account).await?,
                 Ok(Reserved::OutboxFull) => {
-                    return Err(Refusal::QuotaUnavailable("the ledger is too far behind the store"));
+                    return Err(Refusal::QuotaUnavailable(
+                        "the ledger is too far behind the store",
+                    ));
                 }
                 Ok(Reserved::Held { .. } | Reserved::Ended(_)) => return Err(RESTLESS),
                 Err(_) => return Err(AWAY),
@@ -152,7 +160,8 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
     }
 
     async fn load(&self, account: &AccountId) -> Result<(), Refusal> {
-        let away = |_| Refusal::QuotaUnavailable("the ledger is away and this account is not loaded");
+        let away =
+            |_| Refusal::QuotaUnavailable("the ledger is away and this account is not loaded");
         self.loader.load(account).await.map_err(away)
     }
 
@@ -210,7 +219,10 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         at: UnixMs,
     ) -> Result<Tariff, Refusal> {
         let prices = self.prices.load();
-        match (prices.book.find(&route.provider, model, at), route.config.unpriced) {
+        match (
+            prices.book.find(&route.provider, model, at),
+            route.config.unpriced,
+        ) {
             (Some(price), _) => Ok(Tariff {
                 price: Some(price.id),
                 rates: price.rates.clone(),

@@ -44,7 +44,9 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         // No reserve follows that would notice a revoked key or a suspended account, so both are asked for.
         let snapshot = self.current_snapshot(&caller.identity.account).await?;
         self.checked(snapshot, &mut caller).await?;
-        let request = route.upstream.request(call.head, &call.path, call.body, false)?;
+        let request = route
+            .upstream
+            .request(call.head, &call.path, call.body, false)?;
         let response = route.upstream.send(request).await?;
         Ok(passed_through(response, route.upstream.idle_timeout()))
     }
@@ -66,7 +68,11 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
             kind: call.answer,
         };
         let sent = Instant::now();
-        if let AnswerKind::OpenAi { streamed: true, hide_usage_event } = call.answer {
+        if let AnswerKind::OpenAi {
+            streamed: true,
+            hide_usage_event,
+        } = call.answer
+        {
             let response = exchange.send(request).await?;
             self.metrics.upstream_answered(sent.elapsed());
             let meter = StreamMeter::new(admitted.meter.clone(), reservation, hide_usage_event);
@@ -220,7 +226,9 @@ impl Exchange {
     /// What comes compressed although identity was asked for cannot be read: all that was held is charged.
     fn note_encoding(&self, headers: &HeaderMap) {
         let encoding = headers.get(CONTENT_ENCODING);
-        if encoding.is_some_and(|encoding| encoding != "identity") && self.kind != AnswerKind::Opaque {
+        if encoding.is_some_and(|encoding| encoding != "identity")
+            && self.kind != AnswerKind::Opaque
+        {
             self.meter.unreadable("the answer is compressed");
         }
     }

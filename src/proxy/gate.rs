@@ -163,7 +163,9 @@ fn max_charge(headers: &HeaderMap) -> Result<Option<Nanos>, Refusal> {
         return Ok(None);
     };
     let charge = Nanos::from_credits(&text);
-    charge.map(Some).map_err(|error| invalid(&error.to_string(), Some(NAME)))
+    charge
+        .map(Some)
+        .map_err(|error| invalid(&error.to_string(), Some(NAME)))
 }
 
 fn scopes(headers: &HeaderMap) -> Result<CallerScopes, Refusal> {
@@ -178,11 +180,19 @@ fn tags(headers: &HeaderMap) -> Result<BTreeMap<String, String>, Refusal> {
     const NAME: &str = "X-Tollgate-Tags";
     let mut tags = BTreeMap::new();
     for header in headers.get_all(NAME) {
-        let text = header.to_str().map_err(|_| invalid("is not ASCII text", Some(NAME)))?;
-        for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+        let text = header
+            .to_str()
+            .map_err(|_| invalid("is not ASCII text", Some(NAME)))?;
+        for pair in text
+            .split(',')
+            .map(str::trim)
+            .filter(|pair| !pair.is_empty())
+        {
             let (name, value) = pair
                 .split_once('=')
-                .filter(|(name, value)| !name.is_empty() && name.len() + value.len() <= MAX_SCOPE_BYTES)
+                .filter(|(name, value)| {
+                    !name.is_empty() && name.len() + value.len() <= MAX_SCOPE_BYTES
+                })
                 .ok_or_else(|| invalid("write tags as a=b, each of up to 128 bytes", Some(NAME)))?;
             tags.insert(name.to_owned(), value.to_owned());
         }

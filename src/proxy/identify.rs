@@ -88,7 +88,9 @@ impl Keys {
                 self.unknown.insert(hash, Instant::now());
                 Err(Refusal::InvalidKey)
             }
-            Err(_) => Err(Refusal::QuotaUnavailable("the ledger is away and this key is not known yet")),
+            Err(_) => Err(Refusal::QuotaUnavailable(
+                "the ledger is away and this key is not known yet",
+            )),
         }
     }
 }
@@ -103,7 +105,9 @@ fn hash_of(headers: &HeaderMap) -> Result<KeyHash, Refusal> {
         let (scheme, secret) = value.split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"bearer ").then_some(secret)
     });
-    let secret = secret.map(<[u8]>::trim_ascii).filter(|secret| !secret.is_empty());
+    let secret = secret
+        .map(<[u8]>::trim_ascii)
+        .filter(|secret| !secret.is_empty());
     let secret = secret.ok_or(Refusal::InvalidKey)?;
     Ok(KeyHash(Sha256::digest(secret).into()))
 }

@@ -224,7 +224,13 @@ impl Meter {
             ("price", assessment.price_note),
             ("would_refuse", watched.would_refuse),
             ("mode", (facts.mode == Mode::Off).then_some("off")),
-            ("unpriced", assessment.price.is_none().then_some("the model has no price")),
+            (
+                "unpriced",
+                assessment
+                    .price
+                    .is_none()
+                    .then_some("the model has no price"),
+            ),
         ];
         let is_flat = matches!(self.quote.demand, Demand::Flat(_));
         let properties = notes
@@ -313,7 +319,11 @@ impl Metered for Meter {
             Vec::new()
         };
         Ending {
-            outcome: if served { Outcome::Settled } else { Outcome::Released },
+            outcome: if served {
+                Outcome::Settled
+            } else {
+                Outcome::Released
+            },
             charge,
             counts,
             detail: self.detail(&watched, &assessment),

@@ -38,7 +38,6 @@ mod snapshots;
 mod stream;
 mod upstream;
 
-
 /// What stands beside each app pod.
 struct Sidecar<S, L> {
     store: Arc<S>,

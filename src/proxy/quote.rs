@@ -250,4 +250,3 @@ impl Quote {
         (fitting > 0).then_some(fitting)
     }
 }
-

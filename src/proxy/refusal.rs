@@ -16,7 +16,9 @@ use crate::config::RefusalConfig;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Refusal {
     /// No key, or one that is unknown or revoked.
-    #[error("no valid API key: send a live key as `Authorization: Bearer <key>`, `x-api-key`, `api-key` or `x-goog-api-key`")]
+    #[error(
+        "no valid API key: send a live key as `Authorization: Bearer <key>`, `x-api-key`, `api-key` or `x-goog-api-key`"
+    )]
     InvalidKey,
     /// The account may not call.
     #[error("account `{0}` is suspended; its owner can say why")]
@@ -28,7 +30,9 @@ pub enum Refusal {
     #[error("{}", .0.message())]
     Short(Box<Shortage>),
     /// The estimate is above what the caller allows with `X-Tollgate-Max-Charge`.
-    #[error("this call may cost {estimate} credits, more than the {allowed} that X-Tollgate-Max-Charge allows")]
+    #[error(
+        "this call may cost {estimate} credits, more than the {allowed} that X-Tollgate-Max-Charge allows"
+    )]
     AboveMaxCharge {
         /// In credits.
         estimate: String,
@@ -190,12 +194,7 @@ impl Refusal {
     }
 
     /// The whole answer.
-    pub fn response(
-        &self,
-        shape: Shape,
-        settings: &RefusalConfig,
-        now: UnixMs,
-    ) -> Response<Bytes> {
+    pub fn response(&self, shape: Shape, settings: &RefusalConfig, now: UnixMs) -> Response<Bytes> {
         let status = self.status(settings);
         let numbers = Numbers {
             violations: self.violations(),
@@ -204,7 +203,10 @@ impl Refusal {
         };
         let (content_type, body) = match shape {
             Shape::OpenAi => ("application/json", self.openai_body(&numbers)),
-            Shape::Problem => ("application/problem+json", self.problem_body(status, &numbers)),
+            Shape::Problem => (
+                "application/problem+json",
+                self.problem_body(status, &numbers),
+            ),
         };
         let mut response = Response::new(Bytes::from(body.to_string()));
         *response.status_mut() = status;
@@ -294,7 +296,9 @@ impl Shortage {
                 format!("it can never fit; with max_tokens of at most {most} it would")
             }
             (Kind::TooBig, None) => "it can never fit; a smaller one would".to_owned(),
-            (Kind::WindowExhausted, _) => "wait for the window to end, or raise the limit".to_owned(),
+            (Kind::WindowExhausted, _) => {
+                "wait for the window to end, or raise the limit".to_owned()
+            }
             (Kind::InFlight, _) => {
                 "calls in flight hold the rest; try again when they have ended".to_owned()
             }

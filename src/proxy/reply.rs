@@ -46,7 +46,11 @@ pub fn add_headers(
 ) {
     set(headers, RESERVATION, &admitted.id.to_string());
     let taken = charge.unwrap_or(Nanos(admitted.meter.quote().charge_claim().hold));
-    set(headers, BALANCE, &(admitted.seen.balance - taken).to_string());
+    set(
+        headers,
+        BALANCE,
+        &(admitted.seen.balance - taken).to_string(),
+    );
     if let Some(charge) = charge {
         set(headers, CHARGE, &charge.to_string());
     }
@@ -58,7 +62,9 @@ pub fn add_headers(
     add_rate_limits(headers, &states, now);
     for (resource, names) in OPENAI {
         // Of several windows, the one that is nearest to its limit.
-        let of_it = states.iter().filter(|(line, _)| line.key.resource == resource);
+        let of_it = states
+            .iter()
+            .filter(|(line, _)| line.key.resource == resource);
         if let Some((line, state)) = of_it.min_by_key(|(line, state)| left(line, state)) {
             let [limit, remaining, reset] = names;
             set(headers, limit, &line.limit.to_string());

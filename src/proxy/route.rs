@@ -43,13 +43,17 @@ pub struct Routes(Vec<Arc<Route>>);
 impl Routes {
     /// Makes the configured routes ready.
     pub fn new(routes: Vec<config::Route>) -> std::io::Result<Self> {
-        let ready = routes.into_iter().map(|route| Route::new(route).map(Arc::new));
+        let ready = routes
+            .into_iter()
+            .map(|route| Route::new(route).map(Arc::new));
         Ok(Self(ready.collect::<std::io::Result<_>>()?))
     }
 
     /// The route of a path.
     pub fn find(&self, path: &str) -> Option<&Arc<Route>> {
-        self.0.iter().find(|route| route.config.rest(path).is_some())
+        self.0
+            .iter()
+            .find(|route| route.config.rest(path).is_some())
     }
 }
 

@@ -64,7 +64,9 @@ pub struct Shortage {
 impl Shortage {
     /// Explains why `quote` does not fit what the decision saw; `None` if it does.
     pub fn explain(snapshot: &Snapshot, quote: &Quote, seen: &Seen) -> Option<Self> {
-        let Snapshot { account, overage, .. } = snapshot;
+        let Snapshot {
+            account, overage, ..
+        } = snapshot;
         let wallet = Room {
             limit: seen.balance.0 + seen.held.0 + overage.0,
             used: 0,
@@ -83,31 +85,35 @@ impl Shortage {
             resets_at: None,
             kind,
         });
-        let lines = quote.lines.iter().zip(&seen.lines).filter_map(|(line, state)| {
-            let room = Room {
-                limit: line.limit.0,
-                used: state.used.0,
-                held: state.held.0,
-            };
-            let claim = quote.claim_on(&line.key.resource)?;
-            let mut kind = room.violation(claim)?;
-            let resets = line.key.window.resets() && line.key.resource != Resource::Spend;
-            if kind == Kind::Exhausted && resets && claim.minimum <= room.limit {
-                kind = Kind::WindowExhausted;
-            }
-            Some(Violation {
-                account: account.clone(),
-                scope: "account",
-                resource: line.key.resource.to_string(),
-                window: Some(line.key.window),
-                limit: room.limit,
-                used: room.used,
-                held: room.held,
-                requested: claim.hold,
-                resets_at: line.key.window.resets().then_some(line.span.end),
-                kind,
-            })
-        });
+        let lines = quote
+            .lines
+            .iter()
+            .zip(&seen.lines)
+            .filter_map(|(line, state)| {
+                let room = Room {
+                    limit: line.limit.0,
+                    used: state.used.0,
+                    held: state.held.0,
+                };
+                let claim = quote.claim_on(&line.key.resource)?;
+                let mut kind = room.violation(claim)?;
+                let resets = line.key.window.resets() && line.key.resource != Resource::Spend;
+                if kind == Kind::Exhausted && resets && claim.minimum <= room.limit {
+                    kind = Kind::WindowExhausted;
+                }
+                Some(Violation {
+                    account: account.clone(),
+                    scope: "account",
+                    resource: line.key.resource.to_string(),
+                    window: Some(line.key.window),
+                    limit: room.limit,
+                    used: room.used,
+                    held: room.held,
+                    requested: claim.hold,
+                    resets_at: line.key.window.resets().then_some(line.span.end),
+                    kind,
+                })
+            });
         let violations: Vec<_> = wallet.into_iter().chain(lines).collect();
         let kind = violations.iter().map(|violation| violation.kind).max()?;
         let max_tokens = (kind == Kind::TooBig)
@@ -146,7 +152,10 @@ impl fmt::Display for Violation {
         }
         let (limit, used, held) = (shown(self.limit), shown(self.used), shown(self.held));
         let requested = shown(self.requested);
-        write!(f, ": limit {limit}, used {used}, held {held}, asked for {requested}")?;
+        write!(
+            f,
+            ": limit {limit}, used {used}, held {held}, asked for {requested}"
+        )?;
         if let Some(resets_at) = self.resets_at {
             write!(f, ", resets at {}", resets_at.to_rfc3339())?;
         }

@@ -33,7 +33,8 @@ impl Snapshots {
     /// Remembers a newer one.
     pub fn keep(&self, snapshot: Snapshot) -> Arc<Snapshot> {
         let snapshot = Arc::new(snapshot);
-        self.known.insert(snapshot.account.clone(), snapshot.clone());
+        self.known
+            .insert(snapshot.account.clone(), snapshot.clone());
         snapshot
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Request, Response, Version, request};
 use http_body_util::{Either, Full, LengthLimitError, Limited};
@@ -57,7 +57,9 @@ impl Upstream {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(route.connect_timeout));
-        let tls = HttpsConnectorBuilder::new().with_native_roots()?.https_or_http();
+        let tls = HttpsConnectorBuilder::new()
+            .with_native_roots()?
+            .https_or_http();
         // HTTP/1.1 on purpose: one HTTP/2 connection a host is a ceiling.
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_CONNECTION)
@@ -89,7 +91,10 @@ impl Upstream {
     ) -> Result<Request<UpstreamBody>, Refusal> {
         let mut headers = head.headers;
         drop_hop_by_hop(&mut headers);
-        for name in CREDENTIAL_HEADERS.iter().chain(&[HOST, CONTENT_LENGTH, EXPECT, TRAILER]) {
+        for name in CREDENTIAL_HEADERS
+            .iter()
+            .chain(&[HOST, CONTENT_LENGTH, EXPECT, TRAILER])
+        {
             headers.remove(name);
         }
         let ours: Vec<_> = headers
@@ -121,11 +126,11 @@ impl Upstream {
     }
 
     /// Sends it and waits for the head of the answer.
-    pub async fn send(&self, request: Request<UpstreamBody>) -> Result<Response<Incoming>, Refusal> {
-        let answer = timeout(
-            self.first_byte_timeout,
-            self.client.request(request),
-        );
+    pub async fn send(
+        &self,
+        request: Request<UpstreamBody>,
+    ) -> Result<Response<Incoming>, Refusal> {
+        let answer = timeout(self.first_byte_timeout, self.client.request(request));
         match answer.await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(why_unreachable(&error)),
