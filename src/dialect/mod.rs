@@ -14,6 +14,7 @@ pub use tokens::{Encoding, warm};
 /// `input_tokens` includes cache reads, cache writes and audio, `output_tokens` includes reasoning and audio:
 /// the others are parts of them, never added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Usage {
     /// All input.
     pub input_tokens: i64,
