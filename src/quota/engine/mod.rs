@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::UnixMs;
-use crate::money::Amount;
 
 use super::{
     AccountId, AccountImage, AccountView, Admission, ApplyAnswer, ChangeSeq, CounterKey,
@@ -111,12 +110,8 @@ impl Engine {
         }
 
         let slices = account.wallet.hold(now, reserve.charge);
-        for Line {
-            key, span, amount, ..
-        } in &reserve.lines
-        {
-            let unused = Amount(0);
-            account.counters.move_by(key, span.start, unused, *amount);
+        for line in &reserve.lines {
+            account.counters.hold(line);
         }
         let hold = Hold::new(now, reserve, slices, fits);
         let deadline = hold.deadline;

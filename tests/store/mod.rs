@@ -1,0 +1,9 @@
+//! The live store, whatever keeps it: one list of properties for every backend, and the backends against the engine.
+
+mod deadlines;
+mod endings;
+mod following;
+mod limits;
+mod properties;
+mod races;
+mod stage;
