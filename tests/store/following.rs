@@ -124,7 +124,7 @@ pub async fn a_load_pays_debt_first<S: Store>(stage: Stage<S>) {
     );
     assert_eq!(
         (stage.lots().await, stage.debt().await),
-        (vec![(1, 0, 0), (2, 5, 0)], (0, 0))
+        (vec![(2, 5, 0)], (0, 0))
     );
 }
 
@@ -182,7 +182,7 @@ pub async fn a_grant_pays_debt_first<S: Store>(stage: Stage<S>) {
     stage.apply(2, grant(&[1, 2], 2, 20)).await;
     assert_eq!(
         (stage.lots().await, stage.debt().await),
-        (vec![(1, 0, 0), (2, 15, 0)], (0, 0))
+        (vec![(2, 15, 0)], (0, 0))
     );
     let entry = stage.entry(OutSeq(2)).await;
     assert_eq!(

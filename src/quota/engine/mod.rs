@@ -216,7 +216,7 @@ impl Engine {
             account.snapshot = snapshot.clone();
         }
         if let Some(lots) = &body.lots {
-            account.wallet.order.clone_from(lots);
+            account.wallet.reorder(lots);
         }
         account.wallet.apply(&body.moved);
         for count in &body.moved.counters {
@@ -262,12 +262,7 @@ impl Engine {
         Some(AccountView {
             snapshot: account.snapshot.clone(),
             order: account.wallet.order.clone(),
-            lots: account
-                .wallet
-                .lots
-                .iter()
-                .map(|(id, lot)| (*id, *lot))
-                .collect(),
+            lots: account.wallet.balances().collect(),
             debt: account.wallet.debt,
             counters: account.counters.0.iter().map(counter_state).collect(),
             as_of: account.as_of,
