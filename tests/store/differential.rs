@@ -25,7 +25,7 @@ use uuid::Uuid;
 use super::books::Books;
 use super::steps::{ACCOUNTS, Ask, KEYS, Move, RESERVATIONS, Step, steps};
 
-const OUTBOX_BOUND: usize = 12;
+const OUTBOX_BOUND: usize = 8;
 const SHARD: ShardId = ShardId(0);
 const BEGIN: UnixMs = UnixMs(1_790_000_000_000);
 const ALL: usize = 10_000;
