@@ -2,3 +2,4 @@
 
 mod harness;
 mod provider_data;
+mod store;
