@@ -8,7 +8,7 @@ use super::Sidecar;
 use super::gate::Call;
 use super::identify::Caller;
 use super::meter::{Facts, Meter};
-use super::quote::{Demand, Quote, Tariff};
+use super::quote::{Demand, Quote, Tariff, Unpriceable};
 use super::refusal::Refusal;
 use super::route::Route;
 use super::shortage::Shortage;
@@ -16,9 +16,8 @@ use crate::clock::UnixMs;
 use crate::config::Unpriced;
 use crate::ledger::Ledger;
 use crate::money::Nanos;
-use crate::price::MissingPart;
 use crate::quota::{
-    AccountId, Admission, Metered, Mode, Reservation, ReservationId, Reserve, Reserved, Seen,
+    AccountId, Admission, Mode, Reservation, ReservationId, Reserve, Reserved, Seen,
     Snapshot, Status, Store, StoreError, Version,
 };
 
@@ -184,8 +183,13 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
             }
         };
         let quote = Quote::new(tariff, call.demand.clone());
-        let not_priced = |_: MissingPart| Refusal::ModelNotPriced(call.model.clone());
-        let mut quote = quote.map_err(not_priced)?;
+        let mut quote = quote.map_err(|why| match why {
+            Unpriceable::PartMissing => Refusal::ModelNotPriced(call.model.clone()),
+            Unpriceable::TooLarge => Refusal::InvalidRequest {
+                message: "this call may cost more than the largest amount that can be held".to_owned(),
+                param: None,
+            },
+        })?;
         if snapshot.mode == Mode::Off {
             quote.charge_nothing();
         } else {

@@ -74,7 +74,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         } = call.answer
         {
             let response = exchange.send(request).await?;
-            self.metrics.upstream_answered(sent.elapsed());
+            self.metrics.upstream.record(sent.elapsed());
             let meter = StreamMeter::new(admitted.meter.clone(), reservation, hide_usage_event);
             return Ok(self.streamed(&exchange, response, meter, &admitted));
         }
@@ -82,7 +82,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         tokio::spawn(exchange.fetch(request, reservation, answer));
         // The task always answers; if it was ended, so is this process.
         let fetched = fetched.await.map_err(|_| Refusal::UpstreamUnreachable)??;
-        self.metrics.upstream_answered(sent.elapsed());
+        self.metrics.upstream.record(sent.elapsed());
         Ok(self.fetched(fetched, &admitted))
     }
 
@@ -201,7 +201,7 @@ impl Exchange {
                     whole.extend_from_slice(&piece);
                 }
                 Some(Err(error)) => {
-                    self.meter.unmetered("the upstream broke off its answer");
+                    reading.finish(None);
                     let (pieces, receiver) = mpsc::channel(2);
                     let _ = answer.send(Ok(Fetched::Pieces(head, receiver)));
                     let _ = pieces.send(Ok(whole.freeze())).await;
@@ -209,7 +209,7 @@ impl Exchange {
                     return;
                 }
                 None => {
-                    reading.finish(&whole);
+                    reading.finish(Some(&whole));
                     let charge = self.meter.charged();
                     let body = ProxyBody::from(whole.freeze());
                     let _ = answer.send(Ok(Fetched::Charged(head, body, charge)));
@@ -244,7 +244,7 @@ async fn pump(
     let mut gone_since = None;
     while let Some(piece) = body.next().await {
         let Ok(bytes) = &piece else {
-            reading.broke_off();
+            reading.finish(None);
             let _ = caller.send(piece).await;
             return;
         };
@@ -254,12 +254,12 @@ async fn pump(
             drained_bytes += length;
             let since = *gone_since.get_or_insert_with(Instant::now);
             if drained_bytes > DRAIN_BYTES || since.elapsed() > DRAIN_TIME {
-                reading.broke_off();
+                reading.finish(None);
                 return;
             }
         }
     }
-    reading.finish(&[]);
+    reading.finish(None);
 }
 
 fn passed_through(response: Response<Incoming>, idle: Duration) -> Response<ProxyBody> {

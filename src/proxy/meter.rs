@@ -6,12 +6,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
-use super::quote::{Charged, Demand, Quote, Tariff};
+use super::quote::{Demand, Quote, Tariff, Unpriceable};
 use crate::clock::UnixMs;
 use crate::dialect::Usage;
 use crate::ledger::RecordDetail;
-use crate::money::Nanos;
-use crate::price::PriceBook;
+use crate::money::{MAX_AMOUNT, Nanos};
+use crate::price::{Charge, PriceBook};
 use crate::quota::{Detail, Ending, Metered, Mode, Outcome};
 
 /// What the record says of a call beside what it used.
@@ -69,13 +69,11 @@ struct Watched {
     would_refuse: Option<&'static str>,
 }
 
-/// The usage as the provider reported it.
-#[derive(Debug, Clone)]
-pub struct Reported {
-    /// Read.
-    pub usage: Usage,
-    /// As it came.
-    pub raw: Box<RawValue>,
+/// The usage as the provider reported it: read, and as it came.
+#[derive(Debug)]
+struct Reported {
+    usage: Usage,
+    raw: Box<RawValue>,
 }
 
 /// One call's meter.
@@ -124,25 +122,41 @@ impl Meter {
     }
 
     /// The answer names its model.
-    pub fn saw_model(&self, model: &str) {
-        self.watched.lock().model = Some(model.to_owned());
+    pub fn saw_model(&self, model: String) {
+        self.watched.lock().model = Some(model);
     }
 
     /// The provider reported the usage.
-    pub fn saw_usage(&self, reported: Reported) {
-        self.watched.lock().reported = Some(reported);
+    pub fn saw_usage(&self, usage: Usage, raw: Box<RawValue>) {
+        self.watched.lock().reported = Some(Reported { usage, raw });
     }
 
-    /// The answer cannot be read, or ended without a usage: what is charged was counted here (invariant 5).
-    pub fn unmetered(&self, why: &'static str) {
-        self.watched.lock().unmetered.get_or_insert(why);
+    /// The answer is over; if it did not say what was used, the count of what went by is charged.
+    pub fn answered(&self) {
+        let mut watched = self.watched.lock();
+        if watched.reported.is_none() {
+            watched.unmetered.get_or_insert("the answer did not say its usage");
+        }
     }
 
-    /// Nothing of the answer can be read: all the output that was held is charged, and said so.
+    /// The model that was asked for.
+    pub fn model(&self) -> &str {
+        &self.facts.model
+    }
+
+    /// Nothing of the answer can be read: all the output that was held is charged, and said so (invariant 5).
     pub fn unreadable(&self, why: &'static str) {
-        self.unmetered(why);
-        if let Demand::Tokens { estimate, .. } = &self.quote.demand {
-            self.watched.lock().output_tokens = estimate.most_output();
+        let output_tokens = self.most_output();
+        let mut watched = self.watched.lock();
+        watched.unmetered.get_or_insert(why);
+        watched.output_tokens = output_tokens;
+    }
+
+    /// The most output the call may have.
+    pub fn most_output(&self) -> i64 {
+        match &self.quote.demand {
+            Demand::Tokens { estimate, .. } => estimate.most_output(),
+            Demand::Flat(_) => 0,
         }
     }
 
@@ -195,7 +209,7 @@ impl Meter {
     fn price(&self, watched: &Watched, usage: Usage) -> Assessment {
         let held = &self.quote.tariff;
         if let Demand::Flat(flat) = &self.quote.demand {
-            let charged = Charged {
+            let charged = Charge {
                 cost: Nanos::ZERO,
                 charge: flat.credits,
             };
@@ -268,7 +282,7 @@ impl Meter {
 
 /// What the call comes to.
 struct Assessment {
-    charged: Charged,
+    charged: Charge,
     usage: Usage,
     price: Option<i64>,
     /// Why the held price was used although another model answered.
@@ -277,7 +291,7 @@ struct Assessment {
 
 impl Assessment {
     fn new(
-        charged: Charged,
+        charged: Charge,
         usage: Usage,
         price: Option<i64>,
         price_note: Option<&'static str>,
@@ -291,19 +305,26 @@ impl Assessment {
     }
 
     fn nothing(tariff: &Tariff) -> Self {
-        Self::new(Charged::default(), Usage::default(), tariff.price, None)
+        Self::new(Charge::default(), Usage::default(), tariff.price, None)
     }
 
     fn held(tariff: &Tariff, usage: Usage, note: Option<&'static str>) -> Self {
-        // A part that the held price lacks was not part of the claim, or the claim would have been refused; what a
-        // provider reports beyond that is charged at nothing and said so.
-        match tariff.charge(&usage) {
-            Ok(charged) => Self::new(charged, usage, tariff.price, note),
-            Err(_) => {
-                let note = Some("the price lacks a part that was used");
-                Self::new(Charged::default(), usage, tariff.price, note)
+        let (charged, note) = match tariff.charge(&usage) {
+            Ok(charged) => (charged, note),
+            // The claim needed no such part, or it would have been refused: the provider reports what was not asked for.
+            Err(Unpriceable::PartMissing) => {
+                let note = "the price lacks a part that was used; nothing is charged";
+                (Charge::default(), Some(note))
             }
-        }
+            Err(Unpriceable::TooLarge) => {
+                let largest = Charge {
+                    cost: Nanos(MAX_AMOUNT),
+                    charge: Nanos(MAX_AMOUNT),
+                };
+                (largest, Some("beyond the largest amount, which is charged"))
+            }
+        };
+        Self::new(charged, usage, tariff.price, note)
     }
 }
 

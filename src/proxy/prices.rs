@@ -24,7 +24,7 @@ impl Current {
     pub fn none() -> Self {
         Self {
             version: i64::MIN,
-            book: Arc::new(PriceBook::new(Vec::new())),
+            book: Arc::new(PriceBook::default()),
             markup_percent: Decimal::ZERO,
         }
     }
@@ -38,13 +38,15 @@ impl Current {
 const LOOK_EACH: Duration = Duration::from_secs(1);
 
 /// Follows the catalogue for ever.
-pub async fn follow<L: Ledger>(ledger: Arc<L>, current: Arc<ArcSwap<Current>>) {
+pub async fn follow<L: Ledger>(ledger: &L, current: &ArcSwap<Current>) {
     let mut ticks = interval(LOOK_EACH);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         // A ledger that is away is told of by whoever watches it; the prices that are known go on.
-        let _ = refresh(&*ledger, &current).await;
+        if let Err(LedgerError::Nonsense(reason)) = refresh(ledger, current).await {
+            tracing::error!(reason, "the prices cannot be used; the ones known before stay");
+        }
     }
 }
 
@@ -53,9 +55,11 @@ async fn refresh<L: Ledger>(ledger: &L, current: &ArcSwap<Current>) -> Result<()
         return Ok(());
     }
     let prices = ledger.prices().await?;
+    let book = PriceBook::new(prices.entries);
+    let book = book.map_err(|error| LedgerError::Nonsense(error.to_string()))?;
     current.store(Arc::new(Current {
         version: prices.version,
-        book: Arc::new(PriceBook::new(prices.entries)),
+        book: Arc::new(book),
         markup_percent: prices.markup_percent,
     }));
     Ok(())

@@ -6,7 +6,7 @@ use crate::clock::UnixMs;
 use crate::config;
 use crate::dialect::{Estimate, Usage};
 use crate::money::{Amount, MAX_AMOUNT, Nanos};
-use crate::price::{MissingPart, PriceEntry, Rates};
+use crate::price::{self, Charge, MissingPart, PriceEntry, Rates};
 use crate::quota::{Count, Line, Resource, Seen, Snapshot};
 
 /// The price a call is held at, and what turns it into credit.
@@ -22,13 +22,13 @@ pub struct Tariff {
     pub markup_percent: Decimal,
 }
 
-/// What a call cost us, and what it charges the account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Charged {
-    /// Before markup.
-    pub cost: Nanos,
-    /// With markup.
-    pub charge: Nanos,
+/// Why a call cannot be priced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unpriceable {
+    /// The price lacks a part that the call needs.
+    PartMissing,
+    /// It comes to more than the largest amount.
+    TooLarge,
 }
 
 impl Tariff {
@@ -53,25 +53,26 @@ impl Tariff {
     }
 
     /// What this usage costs.
-    pub fn charge(&self, usage: &Usage) -> Result<Charged, MissingPart> {
+    pub fn charge(&self, usage: &Usage) -> Result<Charge, Unpriceable> {
         if self.price.is_none() {
-            return Ok(Charged::default());
+            return Ok(Charge::default());
         }
-        Ok(self.convert(self.rates.cost(usage)?))
+        self.convert(self.rates.cost(usage))
     }
 
     /// The most that any usage within these bounds costs.
-    pub fn upper_bound(&self, input_tokens: i64, output_tokens: i64) -> Result<Nanos, MissingPart> {
+    pub fn upper_bound(&self, input_tokens: i64, output_tokens: i64) -> Result<Nanos, Unpriceable> {
         if self.price.is_none() {
             return Ok(Nanos::ZERO);
         }
-        let usd = self.rates.upper_bound(input_tokens, output_tokens)?;
-        Ok(self.convert(usd).charge)
+        let bound = self.convert(self.rates.upper_bound(input_tokens, output_tokens))?;
+        Ok(bound.charge)
     }
 
-    fn convert(&self, usd: Decimal) -> Charged {
-        let (cost, charge) = crate::price::charge(usd, self.credit_usd, self.markup_percent);
-        Charged { cost, charge }
+    fn convert(&self, usd: Result<Decimal, MissingPart>) -> Result<Charge, Unpriceable> {
+        let usd = usd.map_err(|_| Unpriceable::PartMissing)?;
+        let charge = price::charge(usd, self.credit_usd, self.markup_percent);
+        charge.ok_or(Unpriceable::TooLarge)
     }
 }
 
@@ -126,7 +127,7 @@ pub struct Quote {
 
 impl Quote {
     /// Prices a demand.
-    pub fn new(tariff: Tariff, demand: Demand) -> Result<Self, MissingPart> {
+    pub fn new(tariff: Tariff, demand: Demand) -> Result<Self, Unpriceable> {
         let (credit, tokens) = match &demand {
             Demand::Flat(charge) => (Claim::fixed(charge.credits.0), Claim::default()),
             Demand::Tokens { estimate, .. } => {
