@@ -79,11 +79,11 @@ impl Reservation {
         }
     }
 
-    /// Forgets a claim that the store has refused: it holds nothing, so there is nothing to end.
-    pub fn was_refused(mut self) {
-        if let Some(closing) = self.closing.take() {
-            self.live.remove(&closing.id);
-        }
+    /// Forgets a claim that the store has not held, so that there is nothing to end, and gives its room back.
+    pub fn was_not_held(mut self) -> Option<OwnedSemaphorePermit> {
+        let closing = self.closing.take()?;
+        self.live.remove(&closing.id);
+        Some(closing.permit)
     }
 }
 
