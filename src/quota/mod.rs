@@ -14,6 +14,7 @@ use crate::clock::UnixMs;
 use crate::money::{Amount, Nanos};
 
 mod limit;
+pub mod redis;
 
 pub use limit::{CounterKey, Limit, NameError, Resource, Scope, Span, Window};
 
