@@ -17,7 +17,7 @@ use tollgate::quota::{
 use uuid::Uuid;
 
 /// Small, so that a property can fill it; large enough for 64 racing calls to end.
-pub const OUTBOX_BOUND: usize = 128;
+pub const OUTBOX_BOUND: u64 = 128;
 pub const SHARDS: u16 = 4;
 /// Longer than any test: a hold with this deadline lapses in none.
 pub const LONG_MS: i64 = 10 * 60 * 1000;
