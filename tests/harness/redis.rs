@@ -189,10 +189,15 @@ pub fn settings(url: &str, shards: u16) -> RedisSettings {
     }
 }
 
+/// A store that is connected.
+pub async fn connected(settings: RedisSettings) -> RedisStore {
+    let store = RedisStore::connect(settings).await;
+    store.expect("the settings can be used")
+}
+
 /// A store whose shards are opened and adopted, in their first epoch.
 pub async fn opened(settings: RedisSettings) -> RedisStore {
-    let store = RedisStore::connect(settings);
-    let store = store.await.expect("the settings can be used");
+    let store = connected(settings).await;
     for shard in (0..store.shards()).map(ShardId) {
         store.open(shard, &header()).await.expect("it opens");
         check(&store, shard).await;
