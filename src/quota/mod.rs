@@ -19,6 +19,7 @@ pub mod memory;
 mod reservation;
 mod settler;
 mod sweeper;
+pub mod redis;
 
 pub use limit::{CounterKey, Limit, NameError, Resource, Scope, Span, Window};
 pub use reservation::{Ending, Metered, Reservation};
