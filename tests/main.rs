@@ -1,3 +1,4 @@
 //! Every test that goes through the public face: one binary, a file a behaviour.
 
 mod harness;
+mod ledger;
