@@ -18,7 +18,7 @@ use uuid::Uuid;
 pub const SHARDS: u16 = 4;
 
 const TEMPLATE: &str = "migrated";
-const START_DEADLINE: Duration = Duration::from_secs(60);
+const START_DEADLINE: Duration = Duration::from_mins(1);
 
 // $1: where the programs are, $2: the port, $3: the folder.
 const RUN: &str = r#"

@@ -129,6 +129,6 @@ async fn lots_are_drawn_by_priority_expiry_promotion_and_age() {
     let expiring = insert(0, Some("2030-01-01Z"), "paid", "2026-03-01Z").await;
     let first = insert(-1, None, "paid", "2026-03-01Z").await;
     let image = world.ledger.image(&account).await.unwrap().unwrap();
-    let order: Vec<i64> = image.lots.iter().map(|(lot, _)| lot.id.0).collect();
-    assert_eq!(order, [first, expiring, promotional, older, newer]);
+    let drawn: Vec<i64> = image.lots.iter().map(|(lot, _)| lot.id.0).collect();
+    assert_eq!(drawn, [first, expiring, promotional, older, newer]);
 }

@@ -6,4 +6,5 @@ mod check;
 mod decide;
 mod flush;
 mod silence;
+mod tasks;
 mod world;

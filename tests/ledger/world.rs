@@ -137,7 +137,7 @@ impl World {
     }
 
     pub fn shard(&self, account: &AccountId) -> ShardId {
-        account.shard(SHARDS)
+        account.shard(self.store.shards())
     }
 
     /// Holds `charge` nanos and as many tokens.
