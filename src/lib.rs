@@ -15,6 +15,8 @@ pub mod money;
 #[cfg(feature = "proxy")]
 pub mod catalog;
 #[cfg(feature = "proxy")]
+pub mod config;
+#[cfg(feature = "proxy")]
 pub mod dialect;
 #[cfg(feature = "proxy")]
 pub mod ledger;
