@@ -7,7 +7,6 @@ use sqlx::{Connection, PgConnection, Row};
 use time::OffsetDateTime;
 
 use super::{Admin, no_account};
-use crate::clock::UnixMs;
 use crate::ledger::LedgerError;
 use crate::ledger::postgres::change::{LockedShard, column};
 use crate::money::Nanos;
@@ -90,8 +89,8 @@ impl Admin {
             plan_exists(tx, edit.plan.as_ref().and_then(Option::as_deref)).await?;
             let edited = sqlx::query(EDIT)
                 .bind(account.as_str())
-                .bind(edit.mode.map(Mode::as_str))
-                .bind(edit.status.map(Status::as_str))
+                .bind(edit.mode.map(mode_word))
+                .bind(edit.status.map(status_word))
                 .bind(edit.overage.map(|overage| overage.0))
                 .bind(edit.plan.is_some())
                 .bind(edit.plan.as_ref().and_then(Option::as_deref))
@@ -154,4 +153,19 @@ async fn plan_exists(tx: &mut PgConnection, plan: Option<&str>) -> Result<(), Le
     Err(LedgerError::Invalid(format!(
         "there is no plan `{plan}`: put it into a catalogue and run `tollgate apply`"
     )))
+}
+
+const fn mode_word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Enforce => "enforce",
+        Mode::Monitor => "monitor",
+        Mode::Off => "off",
+    }
+}
+
+const fn status_word(status: Status) -> &'static str {
+    match status {
+        Status::Active => "active",
+        Status::Suspended => "suspended",
+    }
 }
