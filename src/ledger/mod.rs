@@ -12,6 +12,17 @@ use crate::quota::{
     StoreError,
 };
 
+mod batch;
+mod check;
+pub mod decide;
+pub mod postgres;
+mod record;
+
+pub use batch::UsageRecord;
+pub use check::ShardRow;
+pub use postgres::PostgresLedger;
+pub use record::{Numbers, RecordDetail};
+
 /// What was decided once, when the ledger was first migrated (rule 17).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Installation {

@@ -13,7 +13,9 @@ use uuid::Uuid;
 use crate::clock::UnixMs;
 use crate::money::{Amount, Nanos};
 
+pub mod engine;
 mod limit;
+pub mod memory;
 
 pub use limit::{CounterKey, Limit, NameError, Resource, Scope, Span, Window};
 
