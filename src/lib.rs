@@ -21,6 +21,10 @@ pub mod dialect;
 #[cfg(feature = "proxy")]
 pub mod ledger;
 #[cfg(feature = "proxy")]
+pub mod listener;
+#[cfg(feature = "proxy")]
+pub mod mock;
+#[cfg(feature = "proxy")]
 pub mod price;
 #[cfg(feature = "proxy")]
 pub mod quota;
