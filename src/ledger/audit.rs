@@ -130,12 +130,7 @@ impl Audit<'_> {
     }
 
     /// The formula.
-    fn sum(
-        &mut self,
-        of: Of,
-        [ledger, unapplied, unflushed, held]: [i128; 4],
-        store: i128,
-    ) {
+    fn sum(&mut self, of: Of, [ledger, unapplied, unflushed, held]: [i128; 4], store: i128) {
         let expected = ledger - unapplied + unflushed - held;
         if expected != store {
             self.drifts.push(Drift {
@@ -225,10 +220,16 @@ fn wallet(audit: &mut Audit, books: &Books, view: &AccountView, open: &Open) {
 }
 
 fn counters(audit: &mut Audit, books: &Books, view: &AccountView, open: &Open) {
-    let in_store: BTreeMap<&CounterKey, _> =
-        view.counters.iter().map(|state| (&state.key, state)).collect();
-    let in_ledger: BTreeMap<&CounterKey, _> =
-        books.counters.iter().map(|found| (&found.key, found)).collect();
+    let in_store: BTreeMap<&CounterKey, _> = view
+        .counters
+        .iter()
+        .map(|state| (&state.key, state))
+        .collect();
+    let in_ledger: BTreeMap<&CounterKey, _> = books
+        .counters
+        .iter()
+        .map(|found| (&found.key, found))
+        .collect();
     let used = |key: &CounterKey, start: UnixMs| {
         let found = in_ledger.get(key).filter(|found| found.start == start);
         found.map_or(0, |found| i128::from(found.used.0))
@@ -441,6 +442,10 @@ mod tests {
             counter: key(),
             start: MONTH,
         };
-        assert!(compare(&books, Some(&view)).iter().any(|drift| drift.of == of));
+        assert!(
+            compare(&books, Some(&view))
+                .iter()
+                .any(|drift| drift.of == of)
+        );
     }
 }

@@ -12,6 +12,7 @@ use crate::quota::{
     StoreError,
 };
 
+pub mod audit;
 mod batch;
 mod check;
 pub mod decide;

@@ -120,9 +120,9 @@ impl Admin {
                 .map(|row| {
                     let id: String = row.try_get("id")?;
                     Ok(AccountRow {
-                        account: id
-                            .parse()
-                            .map_err(|_| LedgerError::Nonsense(format!("`{id}` is no account id")))?,
+                        account: id.parse().map_err(|_| {
+                            LedgerError::Nonsense(format!("`{id}` is no account id"))
+                        })?,
                         plan: row.try_get("plan_key")?,
                         mode: row.try_get("mode")?,
                         status: row.try_get("status")?,
@@ -146,7 +146,10 @@ impl Admin {
 
 async fn plan_exists(tx: &mut PgConnection, plan: Option<&str>) -> Result<(), LedgerError> {
     let Some(plan) = plan else { return Ok(()) };
-    let has: bool = sqlx::query_scalar(HAS_PLAN).bind(plan).fetch_one(tx).await?;
+    let has: bool = sqlx::query_scalar(HAS_PLAN)
+        .bind(plan)
+        .fetch_one(tx)
+        .await?;
     if has {
         return Ok(());
     }

@@ -13,9 +13,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::audit::Books;
 use crate::ledger::postgres::change::{LockedShard, account_id, column};
 use crate::money::Amount;
-use crate::quota::{
-    AccountId, ChangeBody, ChangeSeq, CounterBalance, CounterKey, LotId, ShardId,
-};
+use crate::quota::{AccountId, ChangeBody, ChangeSeq, CounterBalance, CounterKey, LotId, ShardId};
 
 // The sums are read as text, because a sum of bigints is a numeric.
 const PAGE: &str = "\
@@ -30,8 +28,7 @@ const COUNTERS: &str = "\
            account_id, scope || '/' || resource || '/' || \"window\" AS key, window_start, used \
     FROM usage_counter WHERE account_id = ANY($1) \
     ORDER BY account_id, scope, resource, \"window\", window_start DESC";
-const CHANGES: &str =
-    "SELECT account_id, seq, body FROM store_change WHERE account_id = ANY($1) AND seq > $2 ORDER BY seq";
+const CHANGES: &str = "SELECT account_id, seq, body FROM store_change WHERE account_id = ANY($1) AND seq > $2 ORDER BY seq";
 
 /// Accounts whose books are read under one lock.
 const BATCH: i64 = 50;
@@ -76,7 +73,7 @@ async fn books(
             debt: row.try_get("debt_nanos")?,
             counters: Vec::new(),
             changes: Vec::new(),
-            flushed_seq: shard.flushed_seq,
+            flushed_seq: shard.row.flushed_seq,
             granted: whole(row.try_get("granted")?)?,
             charged: whole(row.try_get("charged")?)?,
         });
@@ -88,7 +85,11 @@ async fn books(
             books.lots.push((lot, row.try_get("balance_nanos")?));
         }
     }
-    for row in sqlx::query(COUNTERS).bind(&names).fetch_all(&mut *tx).await? {
+    for row in sqlx::query(COUNTERS)
+        .bind(&names)
+        .fetch_all(&mut *tx)
+        .await?
+    {
         if let Some(books) = books_of(&mut books, &row)? {
             let key: String = row.try_get("key")?;
             let start: OffsetDateTime = row.try_get("window_start")?;
@@ -111,10 +112,7 @@ async fn books(
 }
 
 /// The books that a row belongs to.
-fn books_of<'a>(
-    books: &'a mut [Books],
-    row: &PgRow,
-) -> Result<Option<&'a mut Books>, LedgerError> {
+fn books_of<'a>(books: &'a mut [Books], row: &PgRow) -> Result<Option<&'a mut Books>, LedgerError> {
     let account = account_id(row)?;
     Ok(books.iter_mut().find(|books| books.account == account))
 }

@@ -28,8 +28,7 @@ const SHARDS_OF_PLAN: &str =
     "SELECT DISTINCT shard FROM account WHERE plan_key = $1 ORDER BY shard";
 const ACCOUNTS_OF_PLAN: &str = "\
     SELECT id FROM account WHERE shard = $1 AND plan_key = $2 AND id > $3 ORDER BY id LIMIT $4";
-const MOVED: &str =
-    "UPDATE plan SET moved_edition = $2 WHERE key = $1 AND moved_edition < $2";
+const MOVED: &str = "UPDATE plan SET moved_edition = $2 WHERE key = $1 AND moved_edition < $2";
 
 /// Accounts that follow their plan in one transaction.
 const BATCH: i64 = 100;
@@ -138,7 +137,9 @@ impl Admin {
         self.run(async |conn| {
             let shards = sqlx::query_scalar::<_, i16>(SHARDS_OF_PLAN).bind(plan);
             let shards = shards.fetch_all(conn).await?;
-            let shards = shards.into_iter().map(|shard| u16::try_from(shard).map(ShardId));
+            let shards = shards
+                .into_iter()
+                .map(|shard| u16::try_from(shard).map(ShardId));
             shards
                 .collect::<Result<_, _>>()
                 .map_err(|_| LedgerError::Nonsense("a shard's number is negative".into()))
