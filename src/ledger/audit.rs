@@ -7,6 +7,7 @@
 //! the ledger has not taken in − what is held = what the store has left.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Serialize, Serializer};
 
@@ -73,6 +74,22 @@ pub enum Of {
     },
     /// What the ledger's balances say was charged, against the sum over usage records (invariant 6).
     Records,
+}
+
+impl fmt::Display for Of {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lot { lot } => write!(f, "lot {lot}"),
+            Self::Debt => f.write_str("debt"),
+            Self::Counter { counter, start } => write!(f, "counter {counter} of {}", start.to_utc()),
+            Self::HeldOfLot { lot } => write!(f, "held of lot {lot}"),
+            Self::HeldOfDebt => f.write_str("held of debt"),
+            Self::HeldOfCounter { counter, start } => {
+                write!(f, "held of counter {counter} of {}", start.to_utc())
+            }
+            Self::Records => f.write_str("records"),
+        }
+    }
 }
 
 /// One thing that does not add up, with all that went into the sum.
