@@ -9,7 +9,7 @@ use super::connect;
 use super::failure::Failure;
 use super::output::Output;
 use crate::ledger::postgres::schema;
-use crate::price::PriceBook;
+use crate::price::seed;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -26,7 +26,7 @@ pub(super) async fn run(
     let config = connect::config(config)?;
     let installation = schema::migrate(connect::ledger_url(&config)?, arguments.shards).await?;
     let admin = connect::admin(&config).await?;
-    let prices = admin.seed_prices(&PriceBook::seed()).await?;
+    let prices = admin.seed_prices(&seed()).await?;
     let version = schema::newest();
     let value = json!({
         "installation": installation.id,

@@ -15,6 +15,8 @@ use crate::quota::{Detail, MAX_DETAIL_BYTES};
 
 /// The longest text of one field.
 const MAX_TEXT_BYTES: usize = 256;
+/// The longest name or value of a tag: a call may have many.
+const MAX_TAG_BYTES: usize = 128;
 /// The most tags of one call.
 const MAX_TAGS: usize = 16;
 /// How deep the provider's usage may be nested: far more than any, far less than what exhausts a parser's stack.
@@ -153,7 +155,12 @@ impl RecordDetail {
         self.tags = tags
             .iter()
             .take(MAX_TAGS)
-            .map(|(name, value)| (clean_text(name), clean_text(value)))
+            .map(|(name, value)| {
+                (
+                    clean_to(name, MAX_TAG_BYTES),
+                    clean_to(value, MAX_TAG_BYTES),
+                )
+            })
             .collect();
         self.properties = clean_members(&self.properties);
         if let Some(usage) = self.usage.take_if(|usage| depth(usage.get()) > MAX_DEPTH) {
@@ -190,14 +197,18 @@ impl Numbers {
 }
 
 fn clean_text(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len().min(MAX_TEXT_BYTES));
+    clean_to(text, MAX_TEXT_BYTES)
+}
+
+fn clean_to(text: &str, max_bytes: usize) -> String {
+    let mut clean = String::with_capacity(text.len().min(max_bytes));
     for char in text.chars() {
         let char = if char.is_control() {
             char::REPLACEMENT_CHARACTER
         } else {
             char
         };
-        if clean.len() + char.len_utf8() > MAX_TEXT_BYTES {
+        if clean.len() + char.len_utf8() > max_bytes {
             break;
         }
         clean.push(char);

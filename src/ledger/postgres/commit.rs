@@ -75,13 +75,20 @@ pub(super) async fn commit(
     let fresh: Vec<&Entry> = fresh.collect();
     let Some(last) = fresh.last().map(|entry| entry.seq) else {
         tx.rollback().await?;
-        return Ok(Committed::UpTo(flushed));
+        return Ok(Committed::UpTo {
+            entry: flushed,
+            changed: false,
+        });
     };
+    let last_change = locked.row.last_change;
     let known = recorded(&mut tx, &fresh).await?;
     let batch = Batch::decided(&fresh, known);
     write(&mut tx, &mut locked, batch, last).await?;
     tx.commit().await?;
-    Ok(Committed::UpTo(last))
+    Ok(Committed::UpTo {
+        entry: last,
+        changed: locked.row.last_change > last_change,
+    })
 }
 
 async fn write(
