@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 
-use super::catch_up::{self, Told};
+use super::catch_up;
 use super::failure::Failure;
 use super::output::{Output, Table};
 use super::{arguments, connect, show};

@@ -98,22 +98,21 @@ fn line(difference: &Difference) -> String {
     match difference {
         Difference::PlanAdded(plan) => {
             let quotas = plan.quotas.iter();
-            let quotas: String = quotas
-                .map(|quota| format!("\n    {} {}", quota.key, quota.limit))
-                .collect();
-            format!("+ plan {}{quotas}", plan.key)
+            let quotas = quotas.map(|quota| format!("{} {}", quota.key, quota.limit));
+            with_parts(format!("+ plan {}", plan.key), quotas)
         }
         Difference::PlanChanged {
             before,
             after,
             accounts,
-        } => format!(
-            "~ plan {}, with {accounts} accounts on it{}",
-            after.key,
-            plan_lines(before, after)
+        } => with_parts(
+            format!("~ plan {}, with {accounts} accounts on it", after.key),
+            plan_parts(before, after),
         ),
         Difference::PlanKept { key, accounts } => {
-            format!("= plan {key} is not in the catalogue; it stays, with {accounts} accounts on it")
+            format!(
+                "= plan {key} is not in the catalogue; it stays, with {accounts} accounts on it"
+            )
         }
         Difference::PriceAdded(price) => format!("+ price {}", price_line(price)),
         Difference::PriceRetired(price) => format!("- price {}", price_line(price)),
@@ -122,8 +121,14 @@ fn line(difference: &Difference) -> String {
     }
 }
 
-/// One line for each part of a plan that reads differently.
-fn plan_lines(before: &Plan, after: &Plan) -> String {
+/// A line, and one under it for each of its parts.
+fn with_parts(line: String, parts: impl IntoIterator<Item = String>) -> String {
+    let lines: Vec<String> = [line].into_iter().chain(parts).collect();
+    lines.join("\n    ")
+}
+
+/// The parts of a plan that read differently.
+fn plan_parts(before: &Plan, after: &Plan) -> Vec<String> {
     let mut parts: BTreeMap<String, [String; 2]> = BTreeMap::new();
     for (side, plan) in [before, after].into_iter().enumerate() {
         let mut part = |name: String, value: String| parts.entry(name).or_default()[side] = value;
@@ -132,7 +137,10 @@ fn plan_lines(before: &Plan, after: &Plan) -> String {
         if let Some(price) = &plan.price {
             let text = format!("{} {} a {}", price.amount, price.currency, price.interval);
             part("price".into(), text);
-            part("stripe_price".into(), price.stripe_price.clone().unwrap_or_default());
+            part(
+                "stripe_price".into(),
+                price.stripe_price.clone().unwrap_or_default(),
+            );
         }
         if let Some(markup) = plan.markup_percent {
             part("markup_percent".into(), markup.to_string());
@@ -142,17 +150,22 @@ fn plan_lines(before: &Plan, after: &Plan) -> String {
         }
     }
     let differing = parts.iter().filter(|(_, [before, after])| before != after);
-    let word = |text: &String| if text.is_empty() { "none".into() } else { text.clone() };
+    let word = |text: &String| {
+        if text.is_empty() {
+            "none".into()
+        } else {
+            text.clone()
+        }
+    };
     differing
-        .map(|(name, [before, after])| {
-            format!("\n    {name}: {} -> {}", word(before), word(after))
-        })
+        .map(|(name, [before, after])| format!("{name}: {} -> {}", word(before), word(after)))
         .collect()
 }
 
 fn price_line(price: &PriceEntry) -> String {
     let rate = |rate: &Option<crate::price::Rate>| {
-        rate.as_ref().map_or("-".into(), |rate| rate.base.to_string())
+        rate.as_ref()
+            .map_or("-".into(), |rate| rate.base.to_string())
     };
     let from = price.from.map(super::arguments::shown);
     format!(

@@ -32,7 +32,9 @@ pub(super) fn moment(text: &str) -> Result<UnixMs, String> {
 /// A name or a reference: something, but not too much, and nothing that would garble a terminal.
 pub(super) fn label(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > MAX_TEXT_BYTES || text.chars().any(char::is_control) {
-        return Err(format!("expected 1 to {MAX_TEXT_BYTES} bytes of text in one line"));
+        return Err(format!(
+            "expected 1 to {MAX_TEXT_BYTES} bytes of text in one line"
+        ));
     }
     Ok(text.to_owned())
 }

@@ -57,10 +57,7 @@ pub(super) async fn shards(config: &Config, shards: &[ShardId]) -> Told {
     .await
 }
 
-async fn told(
-    config: &Config,
-    work: impl AsyncFnOnce(&Live) -> Result<(), Failure>,
-) -> Told {
+async fn told(config: &Config, work: impl AsyncFnOnce(&Live) -> Result<(), Failure>) -> Told {
     let round = async { work(&Live::connect(config).await?).await };
     match timeout(PATIENCE, round).await {
         Ok(Ok(())) => Told::Store,

@@ -4,7 +4,6 @@
 
 use std::future::pending;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rust_decimal::Decimal;
@@ -19,9 +18,8 @@ use crate::config::Config;
 use crate::ledger::{MemoryLedger, NewGrant, Prices};
 use crate::mock::{self, Mock};
 use crate::money::{Amount, Nanos};
-use crate::quota::{
-    AccountId, Limit, MemoryStore, Mode, Snapshot, Status, Store, Version,
-};
+use crate::quota::memory::MemoryStore;
+use crate::quota::{AccountId, Limit, Mode, Snapshot, Status, Version};
 
 const ACCOUNT: &str = "demo";
 const CREDITS: Nanos = Nanos(10_000_000_000);

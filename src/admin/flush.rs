@@ -61,11 +61,15 @@ struct Done {
 impl Done {
     fn say(&self, output: &Output) -> Result<(), Failure> {
         let value = json!({ "flushed": self.entries, "busy_shards": self.busy });
-        let mut text = format!("{} entries are in the ledger.", self.entries);
-        if self.busy > 0 {
-            text += &format!(" Another flusher is at {} shards.", self.busy);
-        }
-        output.answer(&value, &text)
+        let busy = match self.busy {
+            0 => String::new(),
+            shards => format!(" Another flusher is at {shards} shards."),
+        };
+        let entries = self.entries;
+        output.answer(
+            &value,
+            &format!("{entries} entries went to the ledger.{busy}"),
+        )
     }
 }
 

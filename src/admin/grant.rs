@@ -23,7 +23,12 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "RFC3339", value_parser = arguments::moment)]
     expires: Option<UnixMs>,
     /// Lots with lower numbers are drawn first.
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
     priority: i32,
     /// Your name for the reason: the same reason twice grants once, so a grant with one is safe to repeat.
     #[arg(long, value_name = "R", value_parser = arguments::label)]

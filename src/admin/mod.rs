@@ -107,11 +107,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 struct NotBuilt {
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        hide = true
-    )]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     _rest: Vec<String>,
 }
 

@@ -18,11 +18,6 @@ impl Output {
         Self { json }
     }
 
-    /// Whether machines are listening.
-    pub fn is_json(&self) -> bool {
-        self.json
-    }
-
     /// Answers with a value, which people read as `text`.
     pub fn answer(&self, value: &impl Serialize, text: &str) -> Result<(), Failure> {
         if self.json {
@@ -67,12 +62,12 @@ pub(super) struct Table {
 impl Table {
     pub fn new<const N: usize>(headings: [&str; N]) -> Self {
         Self {
-            rows: vec![headings.map(str::to_owned).to_vec()],
+            rows: vec![headings.map(str::to_owned).into()],
         }
     }
 
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.to_vec());
+        self.rows.push(cells.into());
     }
 
     /// Whether there is nothing but headings.
@@ -91,9 +86,10 @@ impl std::fmt::Display for Table {
         let widths: Vec<usize> = (0..columns).map(width).collect();
         for (at, row) in self.rows.iter().enumerate() {
             let cells = row.iter().zip(&widths);
-            let line: String = cells
-                .map(|(cell, width)| format!("{cell:<width$}  "))
+            let padded: Vec<String> = cells
+                .map(|(cell, width)| format!("{cell:<width$}"))
                 .collect();
+            let line = padded.join("  ");
             let end = if at + 1 == self.rows.len() { "" } else { "\n" };
             write!(f, "{}{end}", line.trim_end())?;
         }

@@ -8,6 +8,9 @@ use crate::ledger::KeyHash;
 
 const PREFIX: &str = "tg_";
 const BYTES: usize = 32;
+const DIGITS: [char; 16] = [
+    '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+];
 
 /// A secret that has not been shown yet.
 pub struct KeySecret(String);
@@ -16,8 +19,12 @@ impl KeySecret {
     /// A fresh one, from the generator that is made for keys and seeded by the system.
     pub fn generate() -> Self {
         let random: [u8; BYTES] = rand::random();
-        let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self(format!("{PREFIX}{hex}"))
+        let mut text = PREFIX.to_owned();
+        for byte in random {
+            let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
+            text.extend([DIGITS[high], DIGITS[low]]);
+        }
+        Self(text)
     }
 
     /// The text a caller sends.

@@ -17,10 +17,17 @@ pub(super) async fn run(config: Option<&Path>, _output: &Output) -> Result<(), F
 /// Looks over the configuration.
 pub(super) fn check(file: Option<&Path>, output: &Output) -> Result<(), Failure> {
     let config = connect::config(file)?;
-    let prefixes: Vec<&str> = config.routes.iter().map(|route| route.prefix.as_str()).collect();
+    let prefixes: Vec<&str> = config
+        .routes
+        .iter()
+        .map(|route| route.prefix.as_str())
+        .collect();
     let text = match prefixes[..] {
         [] => "The configuration is in order. It has no [[route]] yet.".to_owned(),
-        _ => format!("The configuration is in order. Its routes: {}", prefixes.join(", ")),
+        _ => format!(
+            "The configuration is in order. Its routes: {}",
+            prefixes.join(", ")
+        ),
     };
     output.answer(&json!({ "ok": true, "routes": prefixes }), &text)
 }

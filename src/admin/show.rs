@@ -1,6 +1,6 @@
 //! `account show`: an account as the live store has it, or, while that is away, as the ledger last knew it.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::arguments;
 use super::connect::{self, Live};
@@ -39,10 +39,8 @@ struct ShownLot {
     lot: LotId,
     left_nanos: Nanos,
     held_nanos: Option<Nanos>,
-    #[serde(serialize_with = "moment")]
-    effective_at: Option<UnixMs>,
-    #[serde(serialize_with = "moment")]
-    expires_at: Option<UnixMs>,
+    effective_at: String,
+    expires_at: Option<String>,
     /// Whether a call may draw on it now.
     live: bool,
 }
@@ -56,8 +54,7 @@ struct ShownLimit {
     used: Amount,
     held: Option<Amount>,
     left: Amount,
-    #[serde(serialize_with = "moment")]
-    resets_at: Option<UnixMs>,
+    resets_at: Option<String>,
 }
 
 /// Shows, and fails with what is away after it has shown what is known.
@@ -82,17 +79,13 @@ async fn live(config: &Config, id: &AccountId) -> Result<Shown, Failure> {
     live.check(shard).await?;
     live.applier.apply_shard(shard).await?;
     let now = live.store.view(shard).await?.now;
-    let view = match live.store.account(id).await? {
-        Some(view) => view,
-        None => {
-            let loader = Loader::new(live.store.clone(), live.ledger.clone());
-            loader.load(id).await?;
-            live.store.account(id).await?.ok_or_else(|| {
-                StoreError::Nonsense("an account that was just loaded is cold".into())
-            })?
-        }
-    };
-    Ok(Shown::of_view(view, now))
+    if live.store.account(id).await?.is_none() {
+        let loader = Loader::new(live.store.clone(), live.ledger.clone());
+        loader.load(id).await?;
+    }
+    let view = live.store.account(id).await?;
+    let cold = || StoreError::Nonsense("an account that was just loaded is cold".into());
+    Ok(Shown::of_view(view.ok_or_else(cold)?, now))
 }
 
 impl Shown {
@@ -175,7 +168,10 @@ impl Shown {
             format!("overage    {} credits", self.overage_nanos),
         ];
         if !self.live {
-            lines.insert(0, "The store is away: this is what the ledger knew last.".into());
+            lines.insert(
+                0,
+                "The store is away: this is what the ledger knew last.".into(),
+            );
         }
         if !self.lots.is_empty() {
             let mut table = Table::new(["LOT", "LEFT", "HELD", "EFFECTIVE", "EXPIRES", "LIVE"]);
@@ -184,8 +180,8 @@ impl Shown {
                     lot.lot.to_string(),
                     lot.left_nanos.to_string(),
                     or_dash(lot.held_nanos),
-                    or_dash(lot.effective_at.map(arguments::shown)),
-                    or_dash(lot.expires_at.map(arguments::shown)),
+                    lot.effective_at.clone(),
+                    or_dash(lot.expires_at.as_ref()),
                     if lot.live { "yes" } else { "no" }.into(),
                 ]);
             }
@@ -200,7 +196,7 @@ impl Shown {
                     limit.used.to_string(),
                     or_dash(limit.held),
                     limit.left.to_string(),
-                    or_dash(limit.resets_at.map(arguments::shown)),
+                    or_dash(limit.resets_at.as_ref()),
                 ]);
             }
             lines.push(format!("\n{table}"));
@@ -215,8 +211,8 @@ impl ShownLot {
             lot: lot.id,
             left_nanos: left,
             held_nanos: held,
-            effective_at: Some(lot.effective_at),
-            expires_at: lot.expires_at,
+            effective_at: arguments::shown(lot.effective_at),
+            expires_at: lot.expires_at.map(arguments::shown),
             live: lot.is_live(now),
         }
     }
@@ -251,7 +247,7 @@ fn limits(
                 used,
                 held: live.then_some(held),
                 left: limit.limit - used - held,
-                resets_at: key.window.resets().then_some(span.end),
+                resets_at: key.window.resets().then(|| arguments::shown(span.end)),
             }
         })
         .collect()
@@ -263,8 +259,4 @@ fn credits(nanos: Option<Nanos>) -> String {
 
 fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".into(), |value| value.to_string())
-}
-
-fn moment<S: Serializer>(at: &Option<UnixMs>, serializer: S) -> Result<S::Ok, S::Error> {
-    at.map(arguments::shown).serialize(serializer)
 }

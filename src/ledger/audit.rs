@@ -81,7 +81,9 @@ impl fmt::Display for Of {
         match self {
             Self::Lot { lot } => write!(f, "lot {lot}"),
             Self::Debt => f.write_str("debt"),
-            Self::Counter { counter, start } => write!(f, "counter {counter} of {}", start.to_utc()),
+            Self::Counter { counter, start } => {
+                write!(f, "counter {counter} of {}", start.to_utc())
+            }
             Self::HeldOfLot { lot } => write!(f, "held of lot {lot}"),
             Self::HeldOfDebt => f.write_str("held of debt"),
             Self::HeldOfCounter { counter, start } => {
@@ -304,6 +306,7 @@ fn wide(Amount(amount): Amount) -> i128 {
     i128::from(amount)
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
 fn rfc3339<S: Serializer>(at: &UnixMs, serializer: S) -> Result<S::Ok, S::Error> {
     time::serde::rfc3339::serialize(&at.to_utc(), serializer)
 }

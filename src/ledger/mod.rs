@@ -12,9 +12,9 @@ use crate::quota::{
     StoreError,
 };
 
-pub mod audit;
 mod any;
 mod applier;
+pub mod audit;
 mod batch;
 mod check;
 pub mod decide;

@@ -74,8 +74,8 @@ async fn books(
             counters: Vec::new(),
             changes: Vec::new(),
             flushed_seq: shard.row.flushed_seq,
-            granted: whole(row.try_get("granted")?)?,
-            charged: whole(row.try_get("charged")?)?,
+            granted: whole(&row, "granted")?,
+            charged: whole(&row, "charged")?,
         });
     }
     let names: Vec<String> = books.iter().map(|of| of.account.to_string()).collect();
@@ -117,7 +117,8 @@ fn books_of<'a>(books: &'a mut [Books], row: &PgRow) -> Result<Option<&'a mut Bo
     Ok(books.iter_mut().find(|books| books.account == account))
 }
 
-fn whole(text: String) -> Result<i128, LedgerError> {
+fn whole(row: &PgRow, column: &str) -> Result<i128, LedgerError> {
+    let text: String = row.try_get(column)?;
     text.parse().map_err(nonsense)
 }
 
