@@ -35,6 +35,7 @@ pub mod price;
 #[cfg(feature = "proxy")]
 pub mod proxy;
 #[cfg(feature = "proxy")]
-pub mod quota;
+pub mod proxy;
 #[cfg(feature = "proxy")]
+pub mod quota;
 pub mod telemetry;

@@ -26,21 +26,14 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// The label of a code that is not listed.
 const OTHER: &str = "other";
 /// The codes of refusals that are counted apart, as callers read them.
-const REFUSAL_CODES: [&str; 22] = [
+const REFUSAL_CODES: [&str; 15] = [
     "invalid_api_key",
     "account_suspended",
-    "feature_not_in_plan",
     "path_not_allowed",
     "insufficient_quota",
-    "subscription_required",
-    "trial_expired",
     "request_exceeds_budget",
-    "max_charge_exceeded",
     "budget_in_flight",
     "rate_limit_exceeded",
-    "in_flight",
-    "idempotency_key_used",
-    "idempotency_key_reused",
     "invalid_request",
     "request_too_large",
     "unknown_route",

@@ -27,7 +27,7 @@ pub struct StoreConfig {
     pub connections: u16,
     /// How many entries of a shard's outbox may wait before reserve refuses (rule 14).
     pub outbox_bound: u64,
-    /// How often overdue holds are looked for.
+    /// How long one round over all shards takes that looks for overdue holds.
     pub sweep_interval: Duration,
 }
 
@@ -96,8 +96,8 @@ impl StoreConfig {
             sweep_interval: time(
                 "store.sweep_interval_ms",
                 raw.sweep_interval_ms,
-                1000,
-                10..=60_000,
+                5_000,
+                10..=600_000,
                 ms,
             )?,
         })

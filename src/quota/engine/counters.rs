@@ -61,6 +61,11 @@ impl Counters {
         }
     }
 
+    /// Sets aside what a line claims. Whether it fits has been decided before (invariant 1).
+    pub fn hold(&mut self, line: &Line) {
+        self.move_by(&line.key, line.span.start, Amount(0), line.amount);
+    }
+
     /// Counts what was used.
     pub fn count(&mut self, count: &Count) {
         self.move_by(&count.key, count.start, count.amount, Amount(0));

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::UnixMs;
-use crate::money::Amount;
 
 use super::{
     AccountId, AccountImage, AccountView, Admission, ApplyAnswer, ChangeSeq, CounterKey,
@@ -111,12 +110,8 @@ impl Engine {
         }
 
         let slices = account.wallet.hold(now, reserve.charge);
-        for Line {
-            key, span, amount, ..
-        } in &reserve.lines
-        {
-            let unused = Amount(0);
-            account.counters.move_by(key, span.start, unused, *amount);
+        for line in &reserve.lines {
+            account.counters.hold(line);
         }
         let hold = Hold::new(now, reserve, slices, fits);
         let deadline = hold.deadline;
@@ -221,7 +216,7 @@ impl Engine {
             account.snapshot = snapshot.clone();
         }
         if let Some(lots) = &body.lots {
-            account.wallet.order.clone_from(lots);
+            account.wallet.reorder(lots);
         }
         account.wallet.apply(&body.moved);
         for count in &body.moved.counters {
@@ -267,12 +262,7 @@ impl Engine {
         Some(AccountView {
             snapshot: account.snapshot.clone(),
             order: account.wallet.order.clone(),
-            lots: account
-                .wallet
-                .lots
-                .iter()
-                .map(|(id, lot)| (*id, *lot))
-                .collect(),
+            lots: account.wallet.balances().collect(),
             debt: account.wallet.debt,
             counters: account.counters.0.iter().map(counter_state).collect(),
             as_of: account.as_of,

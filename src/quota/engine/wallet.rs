@@ -165,6 +165,22 @@ impl Wallet {
         self.debt.left = debt;
     }
 
+    /// Takes the ledger's order of lots. One that is no longer in it is kept while it has a balance, since holds may
+    /// still give back to it.
+    pub fn reorder(&mut self, order: &[Lot]) {
+        self.order = order.to_vec();
+        self.lots.retain(|id, lot| {
+            let is_empty = *lot == LotState::default();
+            !is_empty || order.iter().any(|ordered| ordered.id == *id)
+        });
+    }
+
+    /// Every lot with a balance, by id.
+    pub fn balances(&self) -> impl Iterator<Item = (LotId, LotState)> {
+        let lots = self.lots.iter().map(|(id, lot)| (*id, *lot));
+        lots.filter(|(_, lot)| *lot != LotState::default())
+    }
+
     /// Follows the ledger.
     pub fn apply(&mut self, moved: &Moved) {
         for (id, by) in &moved.lots {
