@@ -58,6 +58,7 @@ pub async fn migrate(url: &str, shards: Option<u16>) -> Result<Installation, Led
         .await?;
     make_partitions(&mut tx).await?;
     tx.commit().await?;
+    conn.close().await?;
     Ok(installation)
 }
 
