@@ -35,7 +35,5 @@ pub mod price;
 #[cfg(feature = "proxy")]
 pub mod proxy;
 #[cfg(feature = "proxy")]
-pub mod proxy;
-#[cfg(feature = "proxy")]
 pub mod quota;
 pub mod telemetry;

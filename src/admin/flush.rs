@@ -12,6 +12,7 @@ use super::failure::Failure;
 use super::output::Output;
 use crate::clock::Clock;
 use crate::ledger::{Flushed, Flusher, Keeper, PostgresLedger};
+use crate::quota::redis::RedisStore;
 use crate::quota::{ShardId, Store};
 
 /// How long a watch rests between two rounds.
@@ -92,7 +93,7 @@ async fn round(live: &Live) -> Result<Done, Failure> {
     Ok(done)
 }
 
-fn flusher(live: &Live) -> Flusher<connect::LiveStore, PostgresLedger> {
+fn flusher(live: &Live) -> Flusher<RedisStore, PostgresLedger> {
     let (store, ledger) = (live.store.clone(), live.ledger.clone());
     let keeper = Arc::new(Keeper::new(store.clone(), ledger.clone(), Clock::System));
     Flusher::new(store, ledger, keeper, live.applier.clone(), Clock::System)
