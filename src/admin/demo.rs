@@ -99,9 +99,8 @@ impl Demo {
             expires_at: None,
         };
         ledger.grant(&account, &grant).await?;
-        let bound = usize::try_from(config.store.outbox_bound).unwrap_or(usize::MAX);
         Ok(Self {
-            store: MemoryStore::new(SHARDS, bound, Clock::System),
+            store: MemoryStore::new(SHARDS, config.store.outbox_bound, Clock::System),
             config,
             ledger,
             account,

@@ -20,7 +20,6 @@ pub mod redis;
 mod reservation;
 mod settler;
 mod sweeper;
-pub mod redis;
 
 pub use limit::{CounterKey, Limit, NameError, Resource, Scope, Span, Window};
 pub use reservation::{Ending, Metered, Reservation};

@@ -156,7 +156,9 @@ impl Opened {
     /// The next piece of the body; `None` at its end.
     pub async fn piece(&mut self) -> Option<Bytes> {
         let frame = tokio::time::timeout(STUCK, self.body.frame()).await;
-        let frame = frame.expect("the answer goes on")?.expect("the answer does not break off");
+        let frame = frame
+            .expect("the answer goes on")?
+            .expect("the answer does not break off");
         Some(frame.into_data().expect("no trailers"))
     }
 
@@ -188,7 +190,9 @@ impl Answer {
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.to_str().expect("a readable header"))
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().expect("a readable header"))
     }
 
     /// What explains a refusal, whichever of the two shapes it has.
@@ -205,13 +209,21 @@ impl Answer {
     #[track_caller]
     pub fn code(&self) -> String {
         let code = &self.explanation()["code"];
-        code.as_str().unwrap_or_else(|| panic!("a refusal: {}", self.text())).to_owned()
+        code.as_str()
+            .unwrap_or_else(|| panic!("a refusal: {}", self.text()))
+            .to_owned()
     }
 
     /// Panics, showing the answer, unless it has this status.
     #[track_caller]
     pub fn is(self, status: u16) -> Self {
-        assert_eq!(self.status.as_u16(), status, "{:?} {}", self.headers, self.text());
+        assert_eq!(
+            self.status.as_u16(),
+            status,
+            "{:?} {}",
+            self.headers,
+            self.text()
+        );
         self
     }
 
@@ -231,14 +243,22 @@ impl Wire {
     /// Connects to the host of a URL.
     pub async fn connect(url: &str) -> Self {
         let uri: http::Uri = url.parse().expect("a URL");
-        let address: SocketAddr = uri.authority().expect("a host").as_str().parse().expect("an address");
+        let address: SocketAddr = uri
+            .authority()
+            .expect("a host")
+            .as_str()
+            .parse()
+            .expect("an address");
         let stream = TcpStream::connect(address).await.expect("somebody listens");
         stream.set_nodelay(true).expect("a connected socket");
         Self(stream)
     }
 
     pub async fn write(&mut self, bytes: &[u8]) {
-        self.0.write_all(bytes).await.expect("a connection that takes bytes");
+        self.0
+            .write_all(bytes)
+            .await
+            .expect("a connection that takes bytes");
     }
 
     /// Reads until what came contains `needle`, and returns all that came.
@@ -247,7 +267,9 @@ impl Wire {
         let mut buffer = [0; 4096];
         while !came.windows(needle.len()).any(|window| window == needle) {
             let read = tokio::time::timeout(STUCK, self.0.read(&mut buffer)).await;
-            let read = read.expect("more comes").expect("a connection that gives bytes");
+            let read = read
+                .expect("more comes")
+                .expect("a connection that gives bytes");
             let shown = || String::from_utf8_lossy(&came).into_owned();
             assert_ne!(read, 0, "the connection ended after {:?}", shown());
             came.extend_from_slice(&buffer[..read]);

@@ -132,7 +132,10 @@ impl Installation {
     }
 
     fn config_text(&self, settings: Settings) -> String {
-        let Settings { deadline_s, drain_s } = settings;
+        let Settings {
+            deadline_s,
+            drain_s,
+        } = settings;
         let (store, ledger, prefix) = (&self.store_url, &self.ledger_url, &self.prefix);
         let (mock, scripted) = (mock::url(), scripted());
         let credential = format!(r#"{{ header = "authorization", value = "{CREDENTIAL}" }}"#);
@@ -164,7 +167,11 @@ impl Installation {
             ("/unpriced", scripted, openai("unpriced = \"free\"")),
             ("/open", scripted, openai("unknown_paths = \"free\"")),
             ("/brief", scripted, openai("assume_output_tokens = 7")),
-            ("/impatient", scripted, openai("first_byte_timeout_ms = 300\nidle_timeout_ms = 300")),
+            (
+                "/impatient",
+                scripted,
+                openai("first_byte_timeout_ms = 300\nidle_timeout_ms = 300"),
+            ),
             // A port that nobody listens on: the port of a listener that is closed at once may be given away again.
             ("/gone", "http://127.0.0.1:1", openai("")),
             ("/flat", scripted, flat.to_owned()),
@@ -176,7 +183,9 @@ impl Installation {
                 "[[route]]\nprefix = \"{prefix}\"\nupstream = \"{upstream}\"\ncredential = {credential}\n{more}\n"
             );
         }
-        text.lines().map(|line| format!("{}\n", line.trim())).collect()
+        text.lines()
+            .map(|line| format!("{}\n", line.trim()))
+            .collect()
     }
 
     /// Starts a sidecar.
@@ -218,7 +227,9 @@ impl Installation {
     /// Gives a plan other quotas.
     #[track_caller]
     pub fn edit_plan(&self, key: &str, quotas: &str) {
-        self.apply(&format!("[[plan]]\nkey = \"{key}\"\nname = \"Test\"\nquotas = [{quotas}]\n"));
+        self.apply(&format!(
+            "[[plan]]\nkey = \"{key}\"\nname = \"Test\"\nquotas = [{quotas}]\n"
+        ));
     }
 
     /// An account with so many credits.
@@ -254,7 +265,8 @@ impl Installation {
     #[track_caller]
     pub fn key(&self, account: &str) -> (String, String) {
         let made = self.run(&["key", "create", account, "--json"]);
-        let made: Value = serde_json::from_str(&made).unwrap_or_else(|error| panic!("{error}: {made}"));
+        let made: Value =
+            serde_json::from_str(&made).unwrap_or_else(|error| panic!("{error}: {made}"));
         let text = |name: &str| made[name].as_str().expect("id and secret").to_owned();
         (text("id"), text("secret"))
     }
@@ -263,13 +275,21 @@ impl Installation {
     #[track_caller]
     pub fn verify(&self) {
         let output = self.try_run(&["verify", "--json"]);
-        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        assert!(output.status.success(), "{}: {}", output.status, said.concat());
+        let said = [output.stdout, output.stderr]
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        assert!(
+            output.status.success(),
+            "{}: {}",
+            output.status,
+            said.concat()
+        );
     }
 
     /// A connection to the ledger.
     pub async fn ledger(&self) -> PgConnection {
-        PgConnection::connect(&self.ledger_url).await.expect("the ledger is there")
+        PgConnection::connect(&self.ledger_url)
+            .await
+            .expect("the ledger is there")
     }
 
     /// Where the configuration's directory is.
@@ -313,14 +333,18 @@ impl Account<'_> {
     /// What `account show` says, after loading the account as a call would.
     #[track_caller]
     pub fn show(&self) -> Value {
-        let shown = self.installation.run(&["account", "show", &self.id, "--json"]);
+        let shown = self
+            .installation
+            .run(&["account", "show", &self.id, "--json"]);
         serde_json::from_str(&shown).unwrap_or_else(|error| panic!("{error}: {shown}"))
     }
 
     /// What is left of the wallet, in nanos, what is held not counted.
     #[track_caller]
     pub fn available(&self) -> i64 {
-        self.show()["available_nanos"].as_i64().expect("available_nanos")
+        self.show()["available_nanos"]
+            .as_i64()
+            .expect("available_nanos")
     }
 
     /// What calls in flight hold of the wallet, in nanos.
@@ -335,7 +359,10 @@ impl Account<'_> {
             "SELECT id, outcome, overrun, route, model, input_tokens, output_tokens, reserved_nanos, charged_nanos, \
              corrects, occurred_at, properties FROM usage_record WHERE account_id = $1 ORDER BY id",
         );
-        let rows = rows.bind(&self.id).fetch_all(&mut self.installation.ledger().await).await;
+        let rows = rows
+            .bind(&self.id)
+            .fetch_all(&mut self.installation.ledger().await)
+            .await;
         let record = |row: &sqlx::postgres::PgRow| Record {
             id: row.get("id"),
             outcome: row.get("outcome"),
@@ -350,7 +377,10 @@ impl Account<'_> {
             occurred_at: row.get("occurred_at"),
             properties: row.get("properties"),
         };
-        rows.expect("usage_record is there").iter().map(record).collect()
+        rows.expect("usage_record is there")
+            .iter()
+            .map(record)
+            .collect()
     }
 
     /// Waits until there are so many usage records, and returns them.
@@ -392,7 +422,8 @@ impl Account<'_> {
 
     /// A chat call that a script answers.
     pub fn scripted_chat(&self, sidecar: &Sidecar, script: &Script, body: &Value) -> Call {
-        self.post(sidecar, "/scripted/v1/chat/completions", body).header(SCRIPT, &script.id)
+        self.post(sidecar, "/scripted/v1/chat/completions", body)
+            .header(SCRIPT, &script.id)
     }
 }
 

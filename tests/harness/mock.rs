@@ -16,10 +16,14 @@ pub fn url() -> &'static str {
 /// The runtime is a thread of its own: a test's ends with the test.
 fn start() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.set_nonblocking(true).expect("a socket that need not block");
+    listener
+        .set_nonblocking(true)
+        .expect("a socket that need not block");
     let address = listener.local_addr().expect("a bound socket");
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
         runtime.expect("a runtime").block_on(async move {
             let listener = TcpListener::from_std(listener).expect("a listening socket");
             serve(listener, Mock::new(), pending()).await;

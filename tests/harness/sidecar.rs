@@ -17,7 +17,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
 
 /// The rest of the line is a program: it runs with the shell's own process id, and dies when our end of its standard
 /// input is closed, which even a killed test process does.
-const DIES_WITH_US: &str = r#"exec 3<&0; (cat <&3 >/dev/null; kill -9 $$) >/dev/null 2>&1 & exec "$@" </dev/null 3<&-"#;
+const DIES_WITH_US: &str =
+    r#"exec 3<&0; (cat <&3 >/dev/null; kill -9 $$) >/dev/null 2>&1 & exec "$@" </dev/null 3<&-"#;
 
 /// How long a sidecar may take to say that it is ready.
 const STARTING: Duration = Duration::from_secs(30);
@@ -44,14 +45,26 @@ impl Sidecar {
     /// Starts one and waits for its ready line.
     #[track_caller]
     pub fn start(config: &Path) -> Self {
-        Self::try_start(config)
-            .unwrap_or_else(|failed| panic!("the sidecar did not start ({:?}): {}", failed.status, failed.said))
+        Self::try_start(config).unwrap_or_else(|failed| {
+            panic!(
+                "the sidecar did not start ({:?}): {}",
+                failed.status, failed.said
+            )
+        })
     }
 
     /// The same where it may fail.
     pub fn try_start(config: &Path) -> Result<Self, NotStarted> {
         let mut process = Command::new("sh")
-            .args(["-c", DIES_WITH_US, "sh", BINARY, "serve", "--json", "--config"])
+            .args([
+                "-c",
+                DIES_WITH_US,
+                "sh",
+                BINARY,
+                "serve",
+                "--json",
+                "--config",
+            ])
             .arg(config)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -85,7 +98,12 @@ impl Sidecar {
             let said = format!("{first_line}{}", said.lock().unwrap());
             return Err(NotStarted { status, said });
         };
-        let url = |name: &str| ready[name].as_str().unwrap_or_else(|| panic!("{name}: {ready}")).to_owned();
+        let url = |name: &str| {
+            ready[name]
+                .as_str()
+                .unwrap_or_else(|| panic!("{name}: {ready}"))
+                .to_owned()
+        };
         Ok(Self {
             proxy: url("proxy"),
             control: url("control"),
@@ -113,13 +131,22 @@ impl Sidecar {
 
     fn signal(&self, name: &str) {
         let pid = self.process.id().to_string();
-        let sent = Command::new("kill").args([format!("-{name}"), pid]).status();
-        assert!(sent.expect("kill runs").success(), "the sidecar is gone: {}", self.said());
+        let sent = Command::new("kill")
+            .args([format!("-{name}"), pid])
+            .status();
+        assert!(
+            sent.expect("kill runs").success(),
+            "the sidecar is gone: {}",
+            self.said()
+        );
     }
 
     /// Waits until it has ended by itself.
     pub async fn exited(&mut self) -> ExitStatus {
-        until("the sidecar exits", async || self.process.try_wait().expect("a child")).await
+        until("the sidecar exits", async || {
+            self.process.try_wait().expect("a child")
+        })
+        .await
     }
 
     /// Whether it is still running.
@@ -151,7 +178,11 @@ impl Sidecar {
 impl Drop for Sidecar {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("--- the sidecar at {} said:\n{}---", self.proxy, self.said());
+            eprintln!(
+                "--- the sidecar at {} said:\n{}---",
+                self.proxy,
+                self.said()
+            );
         }
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -173,7 +204,14 @@ pub fn run(config: &Path, arguments: &[&str]) -> Output {
 #[track_caller]
 pub fn run_well(config: &Path, arguments: &[&str]) -> String {
     let output = run(config, arguments);
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "tollgate {arguments:?}: {}\n{out}{err}", output.status);
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(
+        output.status.success(),
+        "tollgate {arguments:?}: {}\n{out}{err}",
+        output.status
+    );
     out.into_owned()
 }

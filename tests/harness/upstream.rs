@@ -88,13 +88,19 @@ impl Script {
     /// Waits until so many requests have arrived.
     pub async fn until_arrived(&self, count: usize) {
         let what = format!("{count} requests arrive at the upstream");
-        until(&what, async || (self.log.lock().unwrap().arrived.len() >= count).then_some(())).await;
+        until(&what, async || {
+            (self.log.lock().unwrap().arrived.len() >= count).then_some(())
+        })
+        .await;
     }
 
     /// Waits until so many requests were given up by the other side while their script waited.
     pub async fn until_abandoned(&self, count: usize) {
         let what = format!("{count} requests are abandoned");
-        until(&what, async || (self.log.lock().unwrap().abandoned >= count).then_some(())).await;
+        until(&what, async || {
+            (self.log.lock().unwrap().abandoned >= count).then_some(())
+        })
+        .await;
     }
 }
 
@@ -116,27 +122,42 @@ impl Gate {
 
 impl Arrived {
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+        let found = self
+            .headers
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
     pub fn path(&self) -> &str {
-        self.line.split(' ').nth(1).expect("a request line has a path")
+        self.line
+            .split(' ')
+            .nth(1)
+            .expect("a request line has a path")
     }
 
     /// Everything that came, as one text: where a secret must not be found.
     pub fn whole(&self) -> String {
-        format!("{} {:?} {}", self.line, self.headers, String::from_utf8_lossy(&self.body))
+        format!(
+            "{} {:?} {}",
+            self.line,
+            self.headers,
+            String::from_utf8_lossy(&self.body)
+        )
     }
 }
 
 /// The runtime is a thread of its own: a test's ends with the test.
 fn start() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.set_nonblocking(true).expect("a socket that need not block");
+    listener
+        .set_nonblocking(true)
+        .expect("a socket that need not block");
     let address = listener.local_addr().expect("a bound socket");
     let serve = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
         runtime.expect("a runtime").block_on(async move {
             let listener = TcpListener::from_std(listener).expect("a listening socket");
             loop {
@@ -156,11 +177,12 @@ async fn serve_connection(stream: TcpStream) {
     while let Some(request) = read_request(&mut stream).await {
         let found = request.header(SCRIPT).and_then(|id| {
             let scripts = SCRIPTS.lock().unwrap();
-            scripts.get(id).map(|found| (found.acts.clone(), found.log.clone()))
+            scripts
+                .get(id)
+                .map(|found| (found.acts.clone(), found.log.clone()))
         });
-        let (acts, log) = found.unwrap_or_else(|| {
-            (vec![answer(599, &[], b"no such script")], Arc::default())
-        });
+        let (acts, log) =
+            found.unwrap_or_else(|| (vec![answer(599, &[], b"no such script")], Arc::default()));
         log.lock().unwrap().arrived.push(request);
         for act in acts {
             if perform(act, &mut stream, &log).await.is_none() {
@@ -201,7 +223,9 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Arrived> {
             break;
         }
         let (name, value) = line.split_once(':')?;
-        request.headers.push((name.to_owned(), value.trim().to_owned()));
+        request
+            .headers
+            .push((name.to_owned(), value.trim().to_owned()));
     }
     if let Some(length) = request.header("content-length") {
         request.body.resize(length.parse().ok()?, 0);

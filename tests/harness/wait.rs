@@ -19,11 +19,7 @@ where
 
 /// The same with a bound of its own.
 #[track_caller]
-pub fn until_within<T, F>(
-    bound: Duration,
-    what: &str,
-    mut look: F,
-) -> impl Future<Output = T>
+pub fn until_within<T, F>(bound: Duration, what: &str, mut look: F) -> impl Future<Output = T>
 where
     F: AsyncFnMut() -> Option<T>,
 {

@@ -19,25 +19,47 @@ async fn a_call_says_its_reservation_its_charge_and_the_balance_it_leaves() {
     let call = account.scripted_chat(sidecar().await, &script, &chat(5));
     let answer = call.send().await.is(200);
     let charge = 9 * INPUT_NANOS + 3 * OUTPUT_NANOS;
-    assert_eq!(answer.header("x-tollgate-charge"), Some(credits(charge).as_str()));
+    assert_eq!(
+        answer.header("x-tollgate-charge"),
+        Some(credits(charge).as_str())
+    );
     let balance = credits(1_000_000_000 - charge);
     assert_eq!(answer.header("x-tollgate-balance"), Some(balance.as_str()));
     let record = account.until_record().await;
-    assert_eq!(answer.header("x-tollgate-reservation"), Some(record.id.to_string().as_str()));
+    assert_eq!(
+        answer.header("x-tollgate-reservation"),
+        Some(record.id.to_string().as_str())
+    );
     assert_eq!(record.charged, charge);
     assert_eq!(account.available(), 1_000_000_000 - charge);
-    assert_eq!(answer.json(), completion(MODEL, 9, 3), "the body is the upstream's");
+    assert_eq!(
+        answer.json(),
+        completion(MODEL, 9, 3),
+        "the body is the upstream's"
+    );
 }
 
 #[tokio::test]
 async fn a_stream_says_its_reservation_and_the_balance_without_what_it_holds() {
     let account = installation().await.account("1");
-    let script = script([events_head(), chunk(usage_event(MODEL, 9, 3)), chunk(DONE), last_chunk()]);
+    let script = script([
+        events_head(),
+        chunk(usage_event(MODEL, 9, 3)),
+        chunk(DONE),
+        last_chunk(),
+    ]);
     let call = account.scripted_chat(sidecar().await, &script, &streamed_chat(5));
     let answer = call.send().await.is(200);
     let record = account.until_record().await;
-    assert_eq!(answer.header("x-tollgate-reservation"), Some(record.id.to_string().as_str()));
-    assert_eq!(answer.header("x-tollgate-charge"), None, "nobody knows it yet");
+    assert_eq!(
+        answer.header("x-tollgate-reservation"),
+        Some(record.id.to_string().as_str())
+    );
+    assert_eq!(
+        answer.header("x-tollgate-charge"),
+        None,
+        "nobody knows it yet"
+    );
     let balance = credits(1_000_000_000 - record.reserved);
     assert_eq!(answer.header("x-tollgate-balance"), Some(balance.as_str()));
 }
@@ -53,7 +75,10 @@ async fn a_large_answer_goes_without_its_charge_and_is_charged_all_the_same() {
     assert_eq!(answer.json(), body);
     assert_eq!(answer.header("x-tollgate-charge"), None);
     assert!(answer.header("x-tollgate-reservation").is_some());
-    assert_eq!(account.until_record().await.charged, 9 * INPUT_NANOS + 3 * OUTPUT_NANOS);
+    assert_eq!(
+        account.until_record().await.charged,
+        9 * INPUT_NANOS + 3 * OUTPUT_NANOS
+    );
 }
 
 #[tokio::test]
@@ -62,7 +87,9 @@ async fn embeddings_are_charged_by_their_input() {
     let body = json!({"model": EMBEDDING_MODEL, "input": ["one two three", "four"]});
     let call = account.post(sidecar().await, "/openai/v1/embeddings", &body);
     let answer = call.send().await.is(200);
-    let tokens = answer.json()["usage"]["total_tokens"].as_i64().expect("tokens");
+    let tokens = answer.json()["usage"]["total_tokens"]
+        .as_i64()
+        .expect("tokens");
     let record = account.until_record().await;
     assert_eq!((record.input_tokens, record.output_tokens), (tokens, 0));
     assert_eq!(record.charged, tokens * INPUT_NANOS);
@@ -70,7 +97,9 @@ async fn embeddings_are_charged_by_their_input() {
 }
 
 fn number(answer: &Answer, name: &str) -> i64 {
-    let text = answer.header(name).unwrap_or_else(|| panic!("{name}: {:?}", answer.headers));
+    let text = answer
+        .header(name)
+        .unwrap_or_else(|| panic!("{name}: {:?}", answer.headers));
     text.parse().expect("a number")
 }
 
@@ -106,11 +135,17 @@ async fn rate_limits_are_the_accounts_and_not_the_upstreams() {
         assert_eq!(number(answer, "x-ratelimit-limit-tokens"), 50_000);
         let tokens = number(answer, "x-ratelimit-remaining-tokens");
         // Between what it used and what it held.
-        assert!((49_900..=50_000 - tokens_before - 12).contains(&tokens), "{tokens}");
+        assert!(
+            (49_900..=50_000 - tokens_before - 12).contains(&tokens),
+            "{tokens}"
+        );
         let reset = answer.header("x-ratelimit-reset-requests").expect("a time");
         assert!(!reset.is_empty() && reset != "7s", "{reset}");
         let policy = answer.header("ratelimit-policy").expect("policies");
-        assert!(policy.contains("q=100;") && policy.contains("q=50000;"), "{policy}");
+        assert!(
+            policy.contains("q=100;") && policy.contains("q=50000;"),
+            "{policy}"
+        );
         let limit = answer.header("ratelimit").expect("limits");
         assert!(limit.contains(&format!("r={requests};t=")), "{limit}");
         assert_eq!(answer.header("x-request-id"), Some("req_1"));
@@ -123,7 +158,10 @@ async fn without_limits_the_upstreams_rate_limits_are_hidden_too() {
     let answer = account.chat(sidecar().await, &chat(5)).send().await.is(200);
     let theirs = |name: &&http::HeaderName| name.as_str().starts_with("x-ratelimit");
     let shown: Vec<_> = answer.headers.keys().filter(theirs).collect();
-    assert!(shown.is_empty(), "they speak of the operator's account: {shown:?}");
+    assert!(
+        shown.is_empty(),
+        "they speak of the operator's account: {shown:?}"
+    );
 }
 
 #[tokio::test]
@@ -142,21 +180,36 @@ async fn hop_by_hop_headers_stop_at_the_proxy_in_both_directions() {
     let script = script([answer(200, &theirs, body.as_bytes())]);
     let call = account.scripted_chat(sidecar().await, &script, &chat(5));
     let call = call.header("connection", "x-mine").header("x-mine", "1");
-    let call = call.header("keep-alive", "timeout=9").header("te", "trailers");
-    let call = call.header("proxy-authorization", "Basic eA==").header("proxy-connection", "close");
+    let call = call
+        .header("keep-alive", "timeout=9")
+        .header("te", "trailers");
+    let call = call
+        .header("proxy-authorization", "Basic eA==")
+        .header("proxy-connection", "close");
     let call = call.header("upgrade", "websocket").header("x-stays", "3");
     let mut wire = call.header("expect", "100-continue").wire().await;
     let came = wire.read_until(body.as_bytes()).await;
     let came = String::from_utf8_lossy(&came).to_ascii_lowercase();
     assert!(came.contains("http/1.1 200"), "{came}");
     assert!(came.contains("x-kept: 2"), "{came}");
-    for name in ["keep-alive: timeout", "x-theirs", "proxy-authenticate", "upgrade:"] {
+    for name in [
+        "keep-alive: timeout",
+        "x-theirs",
+        "proxy-authenticate",
+        "upgrade:",
+    ] {
         assert!(!came.contains(name), "{name}: {came}");
     }
     let arrived = &script.arrived()[0];
     assert_eq!(arrived.header("x-stays"), Some("3"));
     let gone = [
-        "x-mine", "keep-alive", "te", "proxy-authorization", "proxy-connection", "upgrade", "expect",
+        "x-mine",
+        "keep-alive",
+        "te",
+        "proxy-authorization",
+        "proxy-connection",
+        "upgrade",
+        "expect",
     ];
     for name in gone {
         assert_eq!(arrived.header(name), None, "{arrived:?}");
@@ -170,8 +223,14 @@ async fn a_usage_cannot_come_compressed() {
     let account = installation().await.account("1");
     let script = script([json_answer(200, &completion(MODEL, 9, 3))]);
     let call = account.scripted_chat(sidecar().await, &script, &chat(5));
-    call.header("accept-encoding", "gzip, br").send().await.is(200);
-    assert_eq!(script.arrived()[0].header("accept-encoding"), Some("identity"));
+    call.header("accept-encoding", "gzip, br")
+        .send()
+        .await
+        .is(200);
+    assert_eq!(
+        script.arrived()[0].header("accept-encoding"),
+        Some("identity")
+    );
     account.until_record().await;
 }
 
@@ -180,7 +239,11 @@ async fn an_answer_without_a_usage_is_charged_as_what_it_is_and_says_so() {
     let installation = installation().await;
     let mut no_usage = completion(MODEL, 9, 3);
     no_usage.as_object_mut().expect("an object").remove("usage");
-    let odd: [Vec<u8>; 3] = [no_usage.to_string().into(), b"not JSON".to_vec(), Vec::new()];
+    let odd: [Vec<u8>; 3] = [
+        no_usage.to_string().into(),
+        b"not JSON".to_vec(),
+        Vec::new(),
+    ];
     for body in odd {
         let account = installation.account("1");
         let script = script([answer(200, &[("content-type", "application/json")], &body)]);
@@ -191,7 +254,10 @@ async fn an_answer_without_a_usage_is_charged_as_what_it_is_and_says_so() {
         assert_eq!(record.outcome, "settled");
         assert!(record.charged >= record.input_tokens * INPUT_NANOS && record.charged > 0);
         assert!(record.charged <= record.reserved, "{record:?}");
-        assert!(record.properties.to_string().contains("unmetered"), "{record:?}");
+        assert!(
+            record.properties.to_string().contains("unmetered"),
+            "{record:?}"
+        );
     }
     installation.verify();
 }
@@ -205,7 +271,10 @@ async fn an_overrun_is_charged_in_full_and_recorded_as_one() {
     let call = account.scripted_chat(sidecar().await, &script, &chat(5));
     let answer = call.clone().send().await.is(200);
     let charge = 9 * INPUT_NANOS + 100_000 * OUTPUT_NANOS;
-    assert_eq!(answer.header("x-tollgate-charge"), Some(credits(charge).as_str()));
+    assert_eq!(
+        answer.header("x-tollgate-charge"),
+        Some(credits(charge).as_str())
+    );
     let record = account.until_record().await;
     assert!(record.overrun, "{record:?}");
     assert_eq!(record.charged, charge);
@@ -222,7 +291,9 @@ async fn what_the_assumed_output_does_not_cover_is_an_overrun() {
     let account = installation().await.account("1");
     let script = script([json_answer(200, &completion(MODEL, 1, 70))]);
     let mut body = chat(5);
-    body.as_object_mut().expect("an object").remove("max_tokens");
+    body.as_object_mut()
+        .expect("an object")
+        .remove("max_tokens");
     let call = account.post(sidecar().await, "/brief/v1/chat/completions", &body);
     call.header("x-script", &script.id).send().await.is(200);
     let record = account.until_record().await;
@@ -248,7 +319,10 @@ async fn two_calls_over_one_connection_do_not_mix() {
 async fn the_answer_does_not_wait_for_the_settle_of_another_call() {
     let account = installation().await.account("1");
     let gate = Gate::new();
-    let slow = script([Act::Wait(gate.clone()), json_answer(200, &completion(MODEL, 9, 3))]);
+    let slow = script([
+        Act::Wait(gate.clone()),
+        json_answer(200, &completion(MODEL, 9, 3)),
+    ]);
     let sidecar = sidecar().await;
     let slow_call = account.scripted_chat(sidecar, &slow, &chat(5));
     let slow_call = tokio::spawn(async move { Client::new().send(slow_call).await });
@@ -256,7 +330,11 @@ async fn the_answer_does_not_wait_for_the_settle_of_another_call() {
     let quick = script([send(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
     )]);
-    account.scripted_chat(sidecar, &quick, &chat(5)).send().await.is(200);
+    account
+        .scripted_chat(sidecar, &quick, &chat(5))
+        .send()
+        .await
+        .is(200);
     gate.open();
     slow_call.await.expect("no panic").is(200);
     account.until_records(2).await;

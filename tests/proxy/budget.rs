@@ -39,9 +39,18 @@ async fn a_balance_for_500_calls_serves_500_of_4000_through_three_sidecars() {
     let tally = storm(&account, &chat(16)).await;
 
     let left = settled(&account, &tally, budget, probe.charged).await;
-    assert!(left < probe.reserved, "{left} would have been enough for another call");
+    assert!(
+        left < probe.reserved,
+        "{left} would have been enough for another call"
+    );
     let due = ["insufficient_quota", "request_exceeds_budget"];
-    assert!(tally.refused.keys().all(|code| due.contains(&code.as_str())), "{tally:?}");
+    assert!(
+        tally
+            .refused
+            .keys()
+            .all(|code| due.contains(&code.as_str())),
+        "{tally:?}"
+    );
 }
 
 #[tokio::test]
@@ -56,8 +65,14 @@ async fn estimates_far_above_the_use_neither_oversell_nor_refuse_for_good() {
     let tally = storm(&account, &body).await;
 
     let left = settled(&account, &tally, budget, probe.charged).await;
-    assert!(left < probe.reserved, "{left} would have been enough for another call");
-    assert!(tally.told_to_retry > 0, "holds far above the use must have been in the way: {tally:?}");
+    assert!(
+        left < probe.reserved,
+        "{left} would have been enough for another call"
+    );
+    assert!(
+        tally.told_to_retry > 0,
+        "holds far above the use must have been in the way: {tally:?}"
+    );
     assert!(!tally.refused.contains_key("budget_in_flight"), "{tally:?}");
 }
 
@@ -78,9 +93,19 @@ async fn a_token_quota_is_kept_to_as_exactly_as_a_balance() {
     // The estimate differs from the use by as many tokens of input as it differs in nanos, a thousand each.
     let estimate = tokens(&probe) + (probe.reserved - probe.charged) / 1_000;
     assert!(used <= limit, "{used} of {limit}");
-    assert!(limit - used < estimate, "{} would have been enough for another call", limit - used);
+    assert!(
+        limit - used < estimate,
+        "{} would have been enough for another call",
+        limit - used
+    );
     let due = ["rate_limit_exceeded", "request_exceeds_budget"];
-    assert!(tally.refused.keys().all(|code| due.contains(&code.as_str())), "{tally:?}");
+    assert!(
+        tally
+            .refused
+            .keys()
+            .all(|code| due.contains(&code.as_str())),
+        "{tally:?}"
+    );
 }
 
 /// The record of one such call.
@@ -92,9 +117,13 @@ async fn probe(installation: &Installation, body: &Value) -> Record {
 
 /// Makes the calls, through three sidecars of their own in turn; whoever is told to try again does.
 async fn storm(account: &Account<'_>, body: &Value) -> Tally {
-    let sidecars: Vec<Sidecar> =
-        (0..3).map(|_| account.installation.sidecar(Settings::default())).collect();
-    let calls: Vec<_> = sidecars.iter().map(|sidecar| account.chat(sidecar, body)).collect();
+    let sidecars: Vec<Sidecar> = (0..3)
+        .map(|_| account.installation.sidecar(Settings::default()))
+        .collect();
+    let calls: Vec<_> = sidecars
+        .iter()
+        .map(|sidecar| account.chat(sidecar, body))
+        .collect();
     let calls = Arc::new(calls);
     let next = Arc::new(AtomicUsize::new(0));
     let client = Client::new();
@@ -159,11 +188,19 @@ impl Tally {
 async fn settled(account: &Account<'_>, tally: &Tally, budget: i64, charge: i64) -> i64 {
     assert!(tally.served <= BUDGET, "oversold: {tally:?}");
     let refused: usize = tally.refused.values().sum();
-    assert_eq!(usize::try_from(tally.served).unwrap() + refused, CALLS, "{tally:?}");
+    assert_eq!(
+        usize::try_from(tally.served).unwrap() + refused,
+        CALLS,
+        "{tally:?}"
+    );
     account.until_nothing_held().await;
     let served = usize::try_from(tally.served).expect("a count");
     let records = account.until_records(served).await;
-    assert!(records.iter().all(|record| record.charged == charge && !record.overrun));
+    assert!(
+        records
+            .iter()
+            .all(|record| record.charged == charge && !record.overrun)
+    );
     let charged: i64 = records.iter().map(|record| record.charged).sum();
     let left = account.available();
     assert_eq!(left, budget - charged, "{tally:?}");

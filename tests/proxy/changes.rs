@@ -1,7 +1,7 @@
 //! Changes an operator makes: each is exact at the next call on every sidecar, without a restart (rule 13).
 
 use crate::harness::installation::{
-    INPUT_NANOS, MODEL, OUTPUT_NANOS, Installation, Settings, chat, credits, installation, sidecar,
+    INPUT_NANOS, Installation, MODEL, OUTPUT_NANOS, Settings, chat, credits, installation, sidecar,
 };
 use crate::harness::redis;
 use crate::harness::upstream::{Script, completion, json_answer, script};
@@ -48,7 +48,8 @@ async fn a_grant_with_the_same_reason_twice_is_one_grant() {
 async fn an_edited_plan_counts_at_the_next_call_and_keeps_what_was_used() {
     let installation = installation().await;
     let sidecars = [sidecar().await, &installation.sidecar(Settings::default())];
-    let quota = |limit: i64| format!(r#"{{ resource = "requests", window = "month", limit = {limit} }}"#);
+    let quota =
+        |limit: i64| format!(r#"{{ resource = "requests", window = "month", limit = {limit} }}"#);
     let plan = installation.plan(&quota(1));
     let account = installation.account_on(&plan, "1");
     let script = served();
@@ -56,7 +57,10 @@ async fn an_edited_plan_counts_at_the_next_call_and_keeps_what_was_used() {
     call(sidecars[0]).send().await.is(200);
     account.until_records(1).await;
     for sidecar in sidecars {
-        call(sidecar).send().await.refused(429, "rate_limit_exceeded");
+        call(sidecar)
+            .send()
+            .await
+            .refused(429, "rate_limit_exceeded");
     }
 
     // Raising a limit helps before the window ends; lowering it takes nothing back.
@@ -67,9 +71,15 @@ async fn an_edited_plan_counts_at_the_next_call_and_keeps_what_was_used() {
     account.until_records(3).await;
     installation.edit_plan(&plan, &quota(2));
     for sidecar in sidecars {
-        let refused = call(sidecar).send().await.refused(429, "rate_limit_exceeded");
+        let refused = call(sidecar)
+            .send()
+            .await
+            .refused(429, "rate_limit_exceeded");
         let violation = refused.explanation()["violations"][0].clone();
-        assert_eq!((violation["limit"].as_i64(), violation["used"].as_i64()), (Some(2), Some(3)));
+        assert_eq!(
+            (violation["limit"].as_i64(), violation["used"].as_i64()),
+            (Some(2), Some(3))
+        );
     }
     installation.edit_plan(&plan, "");
     call(sidecars[1]).send().await.is(200);
@@ -87,12 +97,17 @@ async fn a_new_price_and_a_new_markup_are_charged_without_a_restart() {
     let charge = async || {
         let call = account.scripted_chat(&sidecar, &script, &chat(5));
         let answer = call.send().await.is(200);
-        answer.header("x-tollgate-charge").expect("a charge").to_owned()
+        answer
+            .header("x-tollgate-charge")
+            .expect("a charge")
+            .to_owned()
     };
     assert_eq!(charge().await, credits(CHARGE));
     installation.apply("[markup]\npercent = \"20\"\n");
-    until("the markup is charged", async || (charge().await == credits(CHARGE * 12 / 10)).then_some(()))
-        .await;
+    until("the markup is charged", async || {
+        (charge().await == credits(CHARGE * 12 / 10)).then_some(())
+    })
+    .await;
     account.until_nothing_held().await;
     installation.verify();
 }
@@ -107,6 +122,9 @@ async fn a_key_made_now_works_now_even_if_it_was_tried_before() {
     call.send().await.is(200);
     let url = format!("{}/scripted/v1/chat/completions", sidecar().await.proxy);
     let call = crate::harness::client::post(url, &chat(5)).key(&key);
-    call.header(crate::harness::upstream::SCRIPT, &script.id).send().await.is(200);
+    call.header(crate::harness::upstream::SCRIPT, &script.id)
+        .send()
+        .await
+        .is(200);
     account.until_records(2).await;
 }

@@ -36,12 +36,19 @@ async fn a_hundred_holds_of_a_killed_sidecar_lapse_within_a_deadline_and_a_sweep
     script.until_arrived(IN_FLIGHT).await;
     assert_eq!(account.held(), estimate * 100);
     let witness = sidecar().await;
-    account.chat(witness, &body).send().await.refused(429, "budget_in_flight");
+    account
+        .chat(witness, &body)
+        .send()
+        .await
+        .refused(429, "budget_in_flight");
 
     let killed = OffsetDateTime::now_utc();
     doomed.kill();
     for caller in callers {
-        assert!(caller.await.expect("no panic").is_err(), "nobody answers for the dead");
+        assert!(
+            caller.await.expect("no panic").is_err(),
+            "nobody answers for the dead"
+        );
     }
 
     let records = account.until_records(IN_FLIGHT).await;
@@ -50,7 +57,11 @@ async fn a_hundred_holds_of_a_killed_sidecar_lapse_within_a_deadline_and_a_sweep
         assert_eq!(record.outcome, "lapsed");
         assert_eq!(record.reserved, estimate);
         // It was forwarded, so its input is charged (rule 6).
-        assert_eq!(record.charged, record.input_tokens * INPUT_NANOS, "{record:?}");
+        assert_eq!(
+            record.charged,
+            record.input_tokens * INPUT_NANOS,
+            "{record:?}"
+        );
         assert!(record.charged > 0);
         assert!(record.occurred_at - killed < bound, "{killed} {record:?}");
     }
@@ -68,16 +79,25 @@ async fn a_killed_sidecars_streams_are_charged_what_their_last_heartbeat_said() 
     let account = installation.account("1");
     let mut doomed = short_lived(&account);
     let words = [" one", " two", " three"].map(|word| chunk(delta(MODEL, word)));
-    let acts = [events_head()].into_iter().chain(words).chain([Act::Wait(Gate::new())]);
+    let acts = [events_head()]
+        .into_iter()
+        .chain(words)
+        .chain([Act::Wait(Gate::new())]);
     let script = script(acts);
-    let opened = account.scripted_chat(&doomed, &script, &streamed_chat(50)).open().await;
+    let opened = account
+        .scripted_chat(&doomed, &script, &streamed_chat(50))
+        .open()
+        .await;
     let stream = read_three(opened).await;
 
     // A hold without heartbeats would have lapsed by then.
     let two_deadlines = Duration::from_secs(2 * u64::from(DEADLINE_S));
     let began = Instant::now();
     until("two deadlines have passed", async || {
-        assert!(account.records().await.is_empty(), "it lapsed although its sidecar lives");
+        assert!(
+            account.records().await.is_empty(),
+            "it lapsed although its sidecar lives"
+        );
         (began.elapsed() > two_deadlines).then_some(())
     })
     .await;

@@ -6,8 +6,8 @@ use crate::harness::installation::{
     Account, INPUT_NANOS, MODEL, OUTPUT_NANOS, Record, chat, installation, sidecar, streamed_chat,
 };
 use crate::harness::upstream::{
-    Act, DONE, Gate, Script, chunk, completion, delta, events_head, json_answer, last_chunk, script,
-    send, usage_event,
+    Act, DONE, Gate, Script, chunk, completion, delta, events_head, json_answer, last_chunk,
+    script, send, usage_event,
 };
 
 /// Each is one token.
@@ -54,10 +54,15 @@ async fn at_every_boundary_of_a_stream_the_words_that_went_by_are_charged() {
             spoken => WORDS[spoken - 1],
         };
         hang_up_after(&account, &script, read, spoken % 2 == 1).await;
-        ended_once(&account, spoken.try_into().unwrap()).await.input_tokens
+        ended_once(&account, spoken.try_into().unwrap())
+            .await
+            .input_tokens
     });
     let inputs = futures_util::future::join_all(boundaries).await;
-    assert!(inputs.iter().all(|input| *input == inputs[0]), "the same input: {inputs:?}");
+    assert!(
+        inputs.iter().all(|input| *input == inputs[0]),
+        "the same input: {inputs:?}"
+    );
     installation.verify();
 }
 
@@ -102,7 +107,10 @@ async fn after_the_usage_was_said_it_is_charged() {
 async fn before_the_answer_begins_the_input_is_charged() {
     let account = installation().await.account("1");
     let script = script([Act::Wait(Gate::new())]);
-    let wire = account.scripted_chat(sidecar().await, &script, &streamed_chat(50)).wire().await;
+    let wire = account
+        .scripted_chat(sidecar().await, &script, &streamed_chat(50))
+        .wire()
+        .await;
     script.until_arrived(1).await;
     wire.hang_up();
     ended_once(&account, 0).await;
@@ -121,7 +129,10 @@ async fn before_the_request_is_whole_nothing_is_held_and_nothing_recorded() {
     }
     // A call that is made now ends after those would have.
     call.send().await.is(200);
-    assert_eq!(account.until_record().await.charged, 9 * INPUT_NANOS + 3 * OUTPUT_NANOS);
+    assert_eq!(
+        account.until_record().await.charged,
+        9 * INPUT_NANOS + 3 * OUTPUT_NANOS
+    );
     assert_eq!(script.arrived().len(), 1);
     assert_eq!(account.held(), 0);
 }
@@ -130,11 +141,20 @@ async fn before_the_request_is_whole_nothing_is_held_and_nothing_recorded() {
 async fn during_a_call_that_is_not_streamed_its_true_usage_is_still_charged() {
     let account = installation().await.account("1");
     let gate = Gate::new();
-    let script = script([Act::Wait(gate.clone()), json_answer(200, &completion(MODEL, 9, 21))]);
-    let wire = account.scripted_chat(sidecar().await, &script, &chat(50)).wire().await;
+    let script = script([
+        Act::Wait(gate.clone()),
+        json_answer(200, &completion(MODEL, 9, 21)),
+    ]);
+    let wire = account
+        .scripted_chat(sidecar().await, &script, &chat(50))
+        .wire()
+        .await;
     script.until_arrived(1).await;
     wire.hang_up();
-    assert!(account.records().await.is_empty(), "its upstream is still at work");
+    assert!(
+        account.records().await.is_empty(),
+        "its upstream is still at work"
+    );
     gate.open();
     let record = ended_once(&account, 21).await;
     assert_eq!(record.input_tokens, 9);
@@ -159,7 +179,10 @@ async fn in_the_middle_of_an_answer_that_is_not_streamed_its_true_usage_is_still
         Act::Wait(gate.clone()),
         send(late.to_owned()),
     ]);
-    let mut wire = account.scripted_chat(sidecar().await, &script, &chat(50)).wire().await;
+    let mut wire = account
+        .scripted_chat(sidecar().await, &script, &chat(50))
+        .wire()
+        .await;
     wire.read_until(b"xxxx").await;
     wire.reset();
     gate.open();

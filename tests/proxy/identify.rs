@@ -35,14 +35,24 @@ async fn no_key_an_unknown_key_and_half_a_key_are_refused() {
         post(format!("{url}?key={}", account.key), &chat(5)).header(SCRIPT, &script.id),
     ] {
         let refused = call.send().await.refused(401, "invalid_api_key");
-        assert!(refused.header("www-authenticate").is_some_and(|said| said.starts_with("Bearer")));
+        assert!(
+            refused
+                .header("www-authenticate")
+                .is_some_and(|said| said.starts_with("Bearer"))
+        );
         assert_eq!(refused.explanation()["type"], "invalid_request_error");
-        assert!(!refused.text().contains(half), "a refusal never repeats a secret");
+        assert!(
+            !refused.text().contains(half),
+            "a refusal never repeats a secret"
+        );
     }
     for path in ["/flat/x", "/none/x"] {
         let refused = get(format!("{}{path}", sidecar.proxy)).send().await;
         let refused = refused.refused(401, "invalid_api_key");
-        assert_eq!(refused.header("content-type"), Some("application/problem+json"));
+        assert_eq!(
+            refused.header("content-type"),
+            Some("application/problem+json")
+        );
         assert_eq!(refused.json()["status"], 401);
     }
     assert!(script.arrived().is_empty());
@@ -65,7 +75,9 @@ async fn a_key_is_taken_from_each_header_sdks_use_and_never_sent_on() {
     ];
     for (name, value) in headers {
         let url = format!("{}{CHAT}", sidecar.proxy);
-        let call = post(url, &chat(5)).header(name, value).header(SCRIPT, &script.id);
+        let call = post(url, &chat(5))
+            .header(name, value)
+            .header(SCRIPT, &script.id);
         call.send().await.is(200);
     }
     // All at once, the others of somebody who knows no better.
@@ -81,7 +93,10 @@ async fn a_key_is_taken_from_each_header_sdks_use_and_never_sent_on() {
         assert!(!request.whole().contains(&account.key), "{request:?}");
         assert_eq!(request.header("authorization"), Some(CREDENTIAL));
         let ours = |name: &str| name.to_ascii_lowercase().starts_with("x-tollgate-");
-        assert!(!request.headers.iter().any(|(name, _)| ours(name)), "{request:?}");
+        assert!(
+            !request.headers.iter().any(|(name, _)| ours(name)),
+            "{request:?}"
+        );
     }
 }
 
@@ -115,16 +130,27 @@ async fn a_revoked_key_is_refused_at_the_next_call_on_every_sidecar() {
     let script = served();
     for sidecar in [sidecar().await, &other] {
         for account in [&account, &second] {
-            account.scripted_chat(sidecar, &script, &chat(5)).send().await.is(200);
+            account
+                .scripted_chat(sidecar, &script, &chat(5))
+                .send()
+                .await
+                .is(200);
         }
     }
 
     installation.run(&["key", "revoke", &account.key_id]);
 
     for sidecar in [sidecar().await, &other] {
-        let refused = account.scripted_chat(sidecar, &script, &chat(5)).send().await;
+        let refused = account
+            .scripted_chat(sidecar, &script, &chat(5))
+            .send()
+            .await;
         refused.refused(401, "invalid_api_key");
-        second.scripted_chat(sidecar, &script, &chat(5)).send().await.is(200);
+        second
+            .scripted_chat(sidecar, &script, &chat(5))
+            .send()
+            .await
+            .is(200);
     }
     assert_eq!(script.arrived().len(), 6);
 }
@@ -136,25 +162,45 @@ async fn a_suspended_account_is_refused_at_the_next_call_on_every_sidecar() {
     let account = installation.account("1");
     let script = served();
     for sidecar in [sidecar().await, &other] {
-        account.scripted_chat(sidecar, &script, &chat(5)).send().await.is(200);
+        account
+            .scripted_chat(sidecar, &script, &chat(5))
+            .send()
+            .await
+            .is(200);
     }
 
-    installation.run(&["account", "set", &account.id, "--status", "suspended"]);
+    installation.run(&["account", "set", &account.id, "--suspend"]);
 
     for sidecar in [sidecar().await, &other] {
-        let refused = account.scripted_chat(sidecar, &script, &chat(5)).send().await;
+        let refused = account
+            .scripted_chat(sidecar, &script, &chat(5))
+            .send()
+            .await;
         let refused = refused.refused(403, "account_suspended");
         assert_eq!(refused.header("x-should-retry"), Some("false"));
         let message = refused.explanation()["message"].clone();
-        assert!(message.as_str().is_some_and(|message| message.contains(&account.id)), "{message}");
-        let flat = account.get(sidecar, "/flat/x").header(SCRIPT, &script.id).send().await;
+        assert!(
+            message
+                .as_str()
+                .is_some_and(|message| message.contains(&account.id)),
+            "{message}"
+        );
+        let flat = account
+            .get(sidecar, "/flat/x")
+            .header(SCRIPT, &script.id)
+            .send()
+            .await;
         let flat = flat.refused(403, "account_suspended");
         assert_eq!(flat.json()["title"], Value::from("Forbidden"));
     }
 
-    installation.run(&["account", "set", &account.id, "--status", "active"]);
+    installation.run(&["account", "set", &account.id, "--activate"]);
     for sidecar in [sidecar().await, &other] {
-        account.scripted_chat(sidecar, &script, &chat(5)).send().await.is(200);
+        account
+            .scripted_chat(sidecar, &script, &chat(5))
+            .send()
+            .await
+            .is(200);
     }
     assert_eq!(script.arrived().len(), 4);
     installation.verify();

@@ -14,7 +14,9 @@ fn served() -> Script {
 }
 
 fn set_mode(account: &Account<'_>, mode: &str) {
-    account.installation.run(&["account", "set", &account.id, "--mode", mode]);
+    account
+        .installation
+        .run(&["account", "set", &account.id, "--mode", mode]);
 }
 
 #[tokio::test]
@@ -26,11 +28,19 @@ async fn monitor_forwards_what_enforce_would_refuse_charges_it_and_says_so() {
     let call = account.scripted_chat(sidecar().await, &script, &chat(5));
     for spent in [CHARGE, 2 * CHARGE] {
         let answer = call.clone().send().await.is(200);
-        assert_eq!(answer.header("x-tollgate-would-refuse"), Some("insufficient_quota"));
-        let records = account.until_records(usize::try_from(spent / CHARGE).unwrap()).await;
+        assert_eq!(
+            answer.header("x-tollgate-would-refuse"),
+            Some("insufficient_quota")
+        );
+        let records = account
+            .until_records(usize::try_from(spent / CHARGE).unwrap())
+            .await;
         let record = records.last().expect("a record");
         assert_eq!(record.charged, CHARGE);
-        assert!(record.properties.to_string().contains("insufficient_quota"), "{record:?}");
+        assert!(
+            record.properties.to_string().contains("insufficient_quota"),
+            "{record:?}"
+        );
         assert_eq!(account.available(), -spent);
     }
     // From the next call on it is held to its balance.
@@ -65,11 +75,17 @@ async fn monitor_watches_quotas_as_well() {
     for refusal in [None, Some("rate_limit_exceeded")] {
         let answer = call.clone().send().await.is(200);
         assert_eq!(answer.header("x-tollgate-would-refuse"), refusal);
-        account.until_records(1 + usize::from(refusal.is_some())).await;
+        account
+            .until_records(1 + usize::from(refusal.is_some()))
+            .await;
     }
     set_mode(&account, "enforce");
     let refused = call.send().await.refused(429, "rate_limit_exceeded");
-    assert_eq!(refused.explanation()["violations"][0]["used"], 2, "monitored calls count");
+    assert_eq!(
+        refused.explanation()["violations"][0]["used"],
+        2,
+        "monitored calls count"
+    );
     installation.verify();
 }
 
@@ -98,7 +114,9 @@ async fn a_mode_still_wants_a_key_and_a_route_that_meters() {
     let account = installation().await.account("0");
     set_mode(&account, "off");
     let script = served();
-    let files = account.get(sidecar().await, "/scripted/v1/files").header(SCRIPT, &script.id);
+    let files = account
+        .get(sidecar().await, "/scripted/v1/files")
+        .header(SCRIPT, &script.id);
     files.send().await.refused(403, "path_not_allowed");
     let url = format!("{}/scripted/v1/chat/completions", sidecar().await.proxy);
     let keyless = crate::harness::client::post(url, &json!({}));

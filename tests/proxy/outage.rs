@@ -12,8 +12,8 @@ use crate::harness::installation::{
 use crate::harness::redis::Server;
 use crate::harness::sidecar::Sidecar;
 use crate::harness::upstream::{
-    Act, DONE, Gate, SCRIPT, Script, chunk, completion, delta, events_head, json_answer, last_chunk,
-    script, usage_event,
+    Act, DONE, Gate, SCRIPT, Script, chunk, completion, delta, events_head, json_answer,
+    last_chunk, script, usage_event,
 };
 use crate::harness::wait::until;
 
@@ -34,20 +34,28 @@ async fn refused_as_configured(account: &Account<'_>, sidecar: &Sidecar) {
     let script = served();
     for path in ["/scripted/v1/chat/completions", "/flat/x"] {
         let began = Instant::now();
-        let call = account.post(sidecar, path, &chat(5)).header(SCRIPT, &script.id);
+        let call = account
+            .post(sidecar, path, &chat(5))
+            .header(SCRIPT, &script.id);
         let refused = call.send().await.refused(503, "quota_unavailable");
         assert!(began.elapsed() < REFUSED_WITHIN, "{:?}", began.elapsed());
         assert!(refused.header("retry-after").is_some());
         let shape = refused.header("content-type").expect("a content type");
         assert_eq!(shape == "application/problem+json", path == "/flat/x");
     }
-    assert!(script.arrived().is_empty(), "nothing is forwarded that was not held");
+    assert!(
+        script.arrived().is_empty(),
+        "nothing is forwarded that was not held"
+    );
 }
 
 async fn until_served(account: &Account<'_>, sidecar: &Sidecar) {
     let script = served();
     until("calls are served again", async || {
-        let answer = account.scripted_chat(sidecar, &script, &chat(5)).send().await;
+        let answer = account
+            .scripted_chat(sidecar, &script, &chat(5))
+            .send()
+            .await;
         let away = answer.status == 503;
         (!away).then(|| answer.is(200))
     })
@@ -61,7 +69,11 @@ async fn a_store_that_was_killed_and_comes_back_is_taken_up_again_without_a_rest
     let sidecar = installation.sidecar(Settings::default());
     let account = installation.account("1");
     sidecar.until_ready_is(200).await;
-    account.scripted_chat(&sidecar, &served(), &chat(5)).send().await.is(200);
+    account
+        .scripted_chat(&sidecar, &served(), &chat(5))
+        .send()
+        .await
+        .is(200);
     account.until_records(1).await;
 
     // A call is under way while the store is away: it ends when it is back.
@@ -74,21 +86,34 @@ async fn a_store_that_was_killed_and_comes_back_is_taken_up_again_without_a_rest
         chunk(DONE),
         last_chunk(),
     ]);
-    let mut stream = account.scripted_chat(&sidecar, &slow, &streamed_chat(5)).open().await;
+    let mut stream = account
+        .scripted_chat(&sidecar, &slow, &streamed_chat(5))
+        .open()
+        .await;
     assert!(stream.piece().await.is_some());
 
     store.kill();
     refused_as_configured(&account, &sidecar).await;
     let unready = sidecar.until_ready_is(503).await;
-    assert!(unready.text().contains("store"), "it says which: {}", unready.text());
+    assert!(
+        unready.text().contains("store"),
+        "it says which: {}",
+        unready.text()
+    );
     gate.open();
-    assert!(stream.read().await.text().ends_with(DONE), "the caller does not notice");
+    assert!(
+        stream.read().await.text().ends_with(DONE),
+        "the caller does not notice"
+    );
 
     store.restart();
     until_served(&account, &sidecar).await;
     sidecar.until_ready_is(200).await;
     let records = account.until_records(3).await;
-    assert!(records.iter().all(|record| record.charged == CHARGE), "{records:#?}");
+    assert!(
+        records.iter().all(|record| record.charged == CHARGE),
+        "{records:#?}"
+    );
     account.until_nothing_held().await;
     assert_eq!(account.available(), 1_000_000_000 - 3 * CHARGE);
     installation.verify();
@@ -100,7 +125,11 @@ async fn a_store_that_lost_its_state_is_refused_and_not_ready() {
     let installation = Installation::new(&store.url()).await;
     let sidecar = installation.sidecar(Settings::default());
     let account = installation.account("1");
-    account.scripted_chat(&sidecar, &served(), &chat(5)).send().await.is(200);
+    account
+        .scripted_chat(&sidecar, &served(), &chat(5))
+        .send()
+        .await
+        .is(200);
     account.until_records(1).await;
 
     // Emptied while everybody stays connected; then restarted without what it had.
@@ -113,7 +142,11 @@ async fn a_store_that_lost_its_state_is_refused_and_not_ready() {
         store.restart();
     }
     let output = installation.try_run(&["verify"]);
-    assert_ne!(output.status.code(), Some(0), "an audit must not call this well");
+    assert_ne!(
+        output.status.code(),
+        Some(0),
+        "an audit must not call this well"
+    );
     assert_eq!(account.records().await.len(), 1);
 }
 

@@ -17,7 +17,11 @@ async fn an_unknown_path_under_a_metered_prefix_is_403_path_not_allowed() {
         account.get(sidecar, "/scripted/"),
         account.post(sidecar, "/scripted/v1/images/generations", &json!({})),
         account.post(sidecar, "/scripted/v1/chat/completions/", &chat(5)),
-        account.post(sidecar, "/scripted/v1/chat/completions/chatcmpl-1", &chat(5)),
+        account.post(
+            sidecar,
+            "/scripted/v1/chat/completions/chatcmpl-1",
+            &chat(5),
+        ),
         account.post(sidecar, "/scripted/v1/chat/Completions", &chat(5)),
         account.post(sidecar, "/scripted/x/v1/chat/completions", &chat(5)),
         // A known path with another method is another operation.
@@ -80,7 +84,10 @@ async fn dots_encodings_and_double_slashes_lead_nowhere() {
             let came = wire.read_to_end().await;
             let said = String::from_utf8_lossy(&came);
             let status = said.get(9..12).unwrap_or_default();
-            assert!(["400", "403", "404"].contains(&status), "{method} {path}: {said}");
+            assert!(
+                ["400", "403", "404"].contains(&status),
+                "{method} {path}: {said}"
+            );
         }
     }
     assert!(script.arrived().is_empty(), "{:?}", script.arrived());
@@ -92,14 +99,23 @@ async fn dots_encodings_and_double_slashes_lead_nowhere() {
 async fn a_route_may_let_unknown_paths_pass_free() {
     let account = installation().await.account("0");
     let script = script([json_answer(200, &json!({"files": []}))]);
-    let call = account.get(sidecar().await, "/open/v1/files?limit=2").header(SCRIPT, &script.id);
+    let call = account
+        .get(sidecar().await, "/open/v1/files?limit=2")
+        .header(SCRIPT, &script.id);
     call.send().await.is(200);
     assert_eq!(script.arrived()[0].line, "GET /v1/files?limit=2 HTTP/1.1");
     // The paths it knows are metered all the same.
     let call = account.post(sidecar().await, "/open/v1/chat/completions", &chat(5));
-    call.header(SCRIPT, &script.id).send().await.refused(402, "insufficient_quota");
+    call.header(SCRIPT, &script.id)
+        .send()
+        .await
+        .refused(402, "insufficient_quota");
     let trick = account.get(sidecar().await, "/open/v1//chat/completions");
-    trick.header(SCRIPT, &script.id).send().await.refused(403, "path_not_allowed");
+    trick
+        .header(SCRIPT, &script.id)
+        .send()
+        .await
+        .refused(403, "path_not_allowed");
     assert!(account.records().await.is_empty());
 }
 
@@ -107,7 +123,11 @@ async fn a_route_may_let_unknown_paths_pass_free() {
 async fn models_pass_free_of_charge_and_need_a_key() {
     let account = installation().await.account("0");
     let sidecar = sidecar().await;
-    let listed = account.get(sidecar, "/openai/v1/models").send().await.is(200);
+    let listed = account
+        .get(sidecar, "/openai/v1/models")
+        .send()
+        .await
+        .is(200);
     assert!(!listed.json()["data"].as_array().expect("models").is_empty());
     assert_eq!(listed.header("x-tollgate-charge"), None);
     let keyless = crate::harness::client::get(format!("{}/openai/v1/models", sidecar.proxy));
@@ -120,9 +140,14 @@ async fn the_path_behind_the_prefix_and_the_query_go_upstream() {
     let account = installation().await.account("1");
     let script = script([json_answer(200, &completion(MODEL, 9, 3))]);
     let path = "/scripted/v1/chat/completions?api-version=1&x=%2F..";
-    let call = account.post(sidecar().await, path, &chat(5)).header(SCRIPT, &script.id);
+    let call = account
+        .post(sidecar().await, path, &chat(5))
+        .header(SCRIPT, &script.id);
     call.send().await.is(200);
     let line = &script.arrived()[0].line;
-    assert_eq!(line, "POST /v1/chat/completions?api-version=1&x=%2F.. HTTP/1.1");
+    assert_eq!(
+        line,
+        "POST /v1/chat/completions?api-version=1&x=%2F.. HTTP/1.1"
+    );
     account.until_record().await;
 }

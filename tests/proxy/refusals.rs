@@ -6,8 +6,8 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::harness::client::{Answer, Client};
 use crate::harness::installation::{
-    EMBEDDING_MODEL, FLAT_NANOS, INPUT_NANOS, MODEL, OUTPUT_NANOS, UPGRADE_URL, chat, credits, installation,
-    sidecar,
+    EMBEDDING_MODEL, FLAT_NANOS, INPUT_NANOS, MODEL, OUTPUT_NANOS, UPGRADE_URL, chat, credits,
+    installation, sidecar,
 };
 use crate::harness::upstream::{Act, Gate, SCRIPT, Script, completion, json_answer, script};
 use crate::harness::wait::until;
@@ -16,7 +16,11 @@ use crate::harness::wait::until;
 async fn input_estimate() -> i64 {
     let probe = installation().await.account("1");
     let script = script([json_answer(200, &completion(MODEL, 1, 1))]);
-    probe.scripted_chat(sidecar().await, &script, &chat(1)).send().await.is(200);
+    probe
+        .scripted_chat(sidecar().await, &script, &chat(1))
+        .send()
+        .await
+        .is(200);
     let reserved = probe.until_record().await.reserved;
     assert_eq!((reserved - OUTPUT_NANOS) % INPUT_NANOS, 0);
     (reserved - OUTPUT_NANOS) / INPUT_NANOS
@@ -30,7 +34,10 @@ fn served(input: i64, output: i64) -> Script {
 fn violations(refused: &Answer) -> Vec<Value> {
     let explanation = refused.explanation();
     assert_eq!(explanation["upgrade_url"], UPGRADE_URL);
-    explanation["violations"].as_array().expect("violations").clone()
+    explanation["violations"]
+        .as_array()
+        .expect("violations")
+        .clone()
 }
 
 /// The one violation, checked against these numbers.
@@ -47,7 +54,12 @@ fn violation(refused: &Answer, expected: &Value) -> Value {
 
 #[track_caller]
 fn is_final(refused: &Answer) {
-    assert_eq!(refused.header("x-should-retry"), Some("false"), "{:?}", refused.headers);
+    assert_eq!(
+        refused.header("x-should-retry"),
+        Some("false"),
+        "{:?}",
+        refused.headers
+    );
     assert_eq!(refused.header("retry-after"), None);
 }
 
@@ -67,10 +79,18 @@ async fn an_empty_wallet_is_402_insufficient_quota() {
     violation(&refused, &numbers);
     let error = &refused.json()["error"];
     assert_eq!(error["type"], "insufficient_quota");
-    assert!(error["message"].as_str().is_some_and(|said| said.contains(&account.id)), "{error}");
+    assert!(
+        error["message"]
+            .as_str()
+            .is_some_and(|said| said.contains(&account.id)),
+        "{error}"
+    );
     assert!(error.get("param").is_some());
     assert!(script.arrived().is_empty(), "it was never forwarded");
-    assert!(account.records().await.is_empty(), "a refusal takes nothing");
+    assert!(
+        account.records().await.is_empty(),
+        "a refusal takes nothing"
+    );
 }
 
 #[tokio::test]
@@ -117,16 +137,26 @@ async fn a_call_too_big_names_the_largest_max_tokens_which_then_fits() {
     let numbers = json!({"limit": balance, "used": 0, "held": 0, "requested": requested});
     violation(&refused, &numbers);
     let message = refused.explanation()["message"].clone();
-    assert!(message.as_str().is_some_and(|message| message.contains("20")), "{message}");
+    assert!(
+        message
+            .as_str()
+            .is_some_and(|message| message.contains("20")),
+        "{message}"
+    );
 
     call(20).send().await.is(200);
-    assert_eq!(account.until_record().await.reserved, balance - (OUTPUT_NANOS - 1));
+    assert_eq!(
+        account.until_record().await.reserved,
+        balance - (OUTPUT_NANOS - 1)
+    );
 }
 
 #[tokio::test]
 async fn several_choices_share_what_fits() {
     let input = input_estimate().await;
-    let account = installation().await.account(&credits(input * INPUT_NANOS + 20 * OUTPUT_NANOS));
+    let account = installation()
+        .await
+        .account(&credits(input * INPUT_NANOS + 20 * OUTPUT_NANOS));
     let sidecar = sidecar().await;
     let script = served(9, 1);
     let call = |max| {
@@ -142,10 +172,14 @@ async fn several_choices_share_what_fits() {
 #[tokio::test]
 async fn a_caller_who_names_no_maximum_is_told_one_that_fits() {
     let input = input_estimate().await;
-    let account = installation().await.account(&credits(input * INPUT_NANOS + 6 * OUTPUT_NANOS));
+    let account = installation()
+        .await
+        .account(&credits(input * INPUT_NANOS + 6 * OUTPUT_NANOS));
     let script = served(9, 1);
     let mut body = chat(0);
-    body.as_object_mut().expect("an object").remove("max_tokens");
+    body.as_object_mut()
+        .expect("an object")
+        .remove("max_tokens");
     let call = |body: &Value, sidecar| {
         let call = account.post(sidecar, "/brief/v1/chat/completions", body);
         call.header(SCRIPT, &script.id)
@@ -165,7 +199,10 @@ async fn calls_in_flight_that_hold_the_rest_are_429_budget_in_flight() {
     let account = installation().await.account(&credits(2 * estimate - 1));
     let sidecar = sidecar().await;
     let gate = Gate::new();
-    let slow = script([Act::Wait(gate.clone()), json_answer(200, &completion(MODEL, 1, 1))]);
+    let slow = script([
+        Act::Wait(gate.clone()),
+        json_answer(200, &completion(MODEL, 1, 1)),
+    ]);
     let in_flight = account.scripted_chat(sidecar, &slow, &chat(50));
     let in_flight = tokio::spawn(async move { Client::new().send(in_flight).await });
     slow.until_arrived(1).await;
@@ -179,7 +216,11 @@ async fn calls_in_flight_that_hold_the_rest_are_429_budget_in_flight() {
     });
     violation(&refused, &numbers);
     assert_eq!(refused.header("retry-after"), Some("1"));
-    let ms: u64 = refused.header("retry-after-ms").expect("a time").parse().expect("a number");
+    let ms: u64 = refused
+        .header("retry-after-ms")
+        .expect("a time")
+        .parse()
+        .expect("a number");
     assert!((1..=1000).contains(&ms), "{ms}");
     assert_ne!(refused.header("x-should-retry"), Some("false"));
     // What can never fit is not a matter of waiting, whatever is in flight.
@@ -194,7 +235,10 @@ async fn calls_in_flight_that_hold_the_rest_are_429_budget_in_flight() {
     })
     .await;
     account.until_records(2).await;
-    assert_eq!(account.available(), 2 * estimate - 1 - 2 * (INPUT_NANOS + OUTPUT_NANOS));
+    assert_eq!(
+        account.available(),
+        2 * estimate - 1 - 2 * (INPUT_NANOS + OUTPUT_NANOS)
+    );
 }
 
 #[tokio::test]
@@ -212,7 +256,10 @@ async fn the_largest_max_tokens_counts_what_calls_in_flight_will_give_back() {
     let call = account.scripted_chat(sidecar, &quick, &chat(60));
     let refused = call.send().await.refused(402, "request_exceeds_budget");
     assert_eq!(refused.explanation()["max_tokens"], 50);
-    violation(&refused, &json!({"limit": estimate, "held": estimate, "used": 0}));
+    violation(
+        &refused,
+        &json!({"limit": estimate, "held": estimate, "used": 0}),
+    );
     gate.open();
     in_flight.await.expect("no panic").is(500);
 }
@@ -236,14 +283,29 @@ async fn a_spent_month_is_429_rate_limit_exceeded_until_it_ends() {
         "limit": 2, "used": 2, "held": 0, "requested": 1,
     });
     let violation = violation(&refused, &numbers);
-    let resets_at = OffsetDateTime::parse(violation["resets_at"].as_str().expect("a time"), &Rfc3339);
+    let resets_at =
+        OffsetDateTime::parse(violation["resets_at"].as_str().expect("a time"), &Rfc3339);
     let resets_at = resets_at.expect("RFC 3339");
-    assert_eq!((resets_at.day(), resets_at.hour(), resets_at.minute()), (1, 0, 0));
+    assert_eq!(
+        (resets_at.day(), resets_at.hour(), resets_at.minute()),
+        (1, 0, 0)
+    );
     let wait = (resets_at - OffsetDateTime::now_utc()).whole_seconds();
-    let said: i64 = refused.header("retry-after").expect("a time").parse().expect("seconds");
+    let said: i64 = refused
+        .header("retry-after")
+        .expect("a time")
+        .parse()
+        .expect("seconds");
     assert!((wait - 2..=wait + 2).contains(&said), "{said} for {wait}");
-    let ms: i64 = refused.header("retry-after-ms").expect("a time").parse().expect("ms");
-    assert!((wait * 1000 - 2000..=wait * 1000 + 2000).contains(&ms), "{ms} for {wait} s");
+    let ms: i64 = refused
+        .header("retry-after-ms")
+        .expect("a time")
+        .parse()
+        .expect("ms");
+    assert!(
+        (wait * 1000 - 2000..=wait * 1000 + 2000).contains(&ms),
+        "{ms} for {wait} s"
+    );
     assert_eq!(refused.header("x-should-retry").is_some(), said > 60);
 }
 
@@ -265,10 +327,22 @@ async fn a_month_that_ends_within_a_minute_is_worth_a_retry_and_then_lets_calls_
     let call = || account.scripted_chat(sidecar, &script, &chat(1));
     call().send().await.is(200);
     let refused = call().send().await.refused(429, "rate_limit_exceeded");
-    assert_eq!(refused.header("x-should-retry"), None, "{:?}", refused.headers);
-    let said: u64 = refused.header("retry-after").expect("a time").parse().expect("seconds");
+    assert_eq!(
+        refused.header("x-should-retry"),
+        None,
+        "{:?}",
+        refused.headers
+    );
+    let said: u64 = refused
+        .header("retry-after")
+        .expect("a time")
+        .parse()
+        .expect("seconds");
     assert!((1..=4).contains(&said), "{said}");
-    until("the month is over", async || (call().send().await.status == 200).then_some(())).await;
+    until("the month is over", async || {
+        (call().send().await.status == 200).then_some(())
+    })
+    .await;
     call().send().await.refused(429, "rate_limit_exceeded");
     account.until_records(2).await;
     installation.verify();
@@ -278,10 +352,13 @@ async fn a_month_that_ends_within_a_minute_is_worth_a_retry_and_then_lets_calls_
 async fn a_spent_limit_that_never_resets_is_402_insufficient_quota() {
     let installation = installation().await;
     let sidecar = sidecar().await;
-    for (resource, window, limit) in
-        [("requests", "overall", 1), ("messages", "cumulative", 1), ("requests", "cumulative", 1)]
-    {
-        let quota = format!(r#"{{ resource = "{resource}", window = "{window}", limit = {limit} }}"#);
+    for (resource, window, limit) in [
+        ("requests", "overall", 1),
+        ("messages", "cumulative", 1),
+        ("requests", "cumulative", 1),
+    ] {
+        let quota =
+            format!(r#"{{ resource = "{resource}", window = "{window}", limit = {limit} }}"#);
         let account = installation.account_on(&installation.plan(&quota), "1");
         let script = served(1, 1);
         let call = || account.scripted_chat(sidecar, &script, &chat(1));
@@ -304,9 +381,16 @@ async fn a_spent_spend_limit_is_402_even_though_its_window_resets() {
     let account = installation.account_on(&installation.plan(quota), "1");
     let script = served(0, 45);
     let sidecar = sidecar().await;
-    account.scripted_chat(sidecar, &script, &chat(1)).send().await.is(200);
+    account
+        .scripted_chat(sidecar, &script, &chat(1))
+        .send()
+        .await
+        .is(200);
     account.until_records(1).await;
-    let refused = account.scripted_chat(sidecar, &script, &chat(50)).send().await;
+    let refused = account
+        .scripted_chat(sidecar, &script, &chat(50))
+        .send()
+        .await;
     let refused = refused.refused(402, "insufficient_quota");
     is_final(&refused);
     let numbers = json!({
@@ -328,7 +412,8 @@ async fn a_token_limit_names_the_largest_max_tokens_too() {
     let call = |max| account.scripted_chat(sidecar, &script, &chat(max));
     let refused = call(11).send().await.refused(402, "request_exceeds_budget");
     assert_eq!(refused.explanation()["max_tokens"], 10);
-    let numbers = json!({"resource": "tokens", "limit": limit, "used": 0, "held": 0, "requested": limit + 1});
+    let numbers =
+        json!({"resource": "tokens", "limit": limit, "used": 0, "held": 0, "requested": limit + 1});
     violation(&refused, &numbers);
     call(10).send().await.is(200);
 }
@@ -343,7 +428,10 @@ async fn all_limits_that_do_not_fit_are_named_and_the_hardest_decides() {
            { resource = "tokens", window = "month", limit = 1000000 }"#,
     );
     let spent = INPUT_NANOS + OUTPUT_NANOS;
-    let account = installation.account_on(&plan, &credits(spent + input * INPUT_NANOS + 5 * OUTPUT_NANOS));
+    let account = installation.account_on(
+        &plan,
+        &credits(spent + input * INPUT_NANOS + 5 * OUTPUT_NANOS),
+    );
     let sidecar = sidecar().await;
     let script = served(1, 1);
     let call = |max| account.scripted_chat(sidecar, &script, &chat(max));
@@ -353,13 +441,19 @@ async fn all_limits_that_do_not_fit_are_named_and_the_hardest_decides() {
     let windows = call(5).send().await.refused(429, "rate_limit_exceeded");
     let named = |refused: &Answer| {
         let violations = violations(refused);
-        let resources = violations.iter().map(|violation| violation["resource"].clone());
+        let resources = violations
+            .iter()
+            .map(|violation| violation["resource"].clone());
         resources.collect::<Vec<_>>()
     };
     assert_eq!(named(&windows), ["requests", "messages"]);
     let wallet_too = call(6).send().await.refused(402, "request_exceeds_budget");
     assert_eq!(named(&wallet_too).len(), 3, "{}", wallet_too.text());
-    assert_eq!(account.held(), 0, "a refusal takes nothing of what would have fitted");
+    assert_eq!(
+        account.held(),
+        0,
+        "a refusal takes nothing of what would have fitted"
+    );
     installation.verify();
 }
 
@@ -367,14 +461,24 @@ async fn all_limits_that_do_not_fit_are_named_and_the_hardest_decides() {
 async fn a_flat_route_refuses_with_a_problem_document() {
     let account = installation().await.account(&credits(FLAT_NANOS - 1));
     let script = script([json_answer(200, &json!({}))]);
-    let call = account.get(sidecar().await, "/flat/x").header(SCRIPT, &script.id);
+    let call = account
+        .get(sidecar().await, "/flat/x")
+        .header(SCRIPT, &script.id);
     let refused = call.clone().send().await.refused(402, "insufficient_quota");
-    assert_eq!(refused.header("content-type"), Some("application/problem+json"));
+    assert_eq!(
+        refused.header("content-type"),
+        Some("application/problem+json")
+    );
     is_final(&refused);
     let problem = refused.json();
     assert_eq!(problem["status"], 402);
     assert_eq!(problem["title"], "Payment Required");
-    assert!(problem["detail"].as_str().is_some_and(|said| said.contains(&account.id)), "{problem}");
+    assert!(
+        problem["detail"]
+            .as_str()
+            .is_some_and(|said| said.contains(&account.id)),
+        "{problem}"
+    );
     let numbers = json!({
         "scope": "account", "limit": FLAT_NANOS - 1, "used": 0, "held": 0, "requested": FLAT_NANOS,
     });
@@ -394,7 +498,10 @@ async fn a_call_above_what_its_caller_allows_is_refused() {
         let call = account.scripted_chat(sidecar, &script, &chat(50));
         call.header("x-tollgate-max-charge", allowed)
     };
-    let refused = call(&credits(estimate - 1)).send().await.refused(402, "request_exceeds_budget");
+    let refused = call(&credits(estimate - 1))
+        .send()
+        .await
+        .refused(402, "request_exceeds_budget");
     is_final(&refused);
     call("many").send().await.refused(400, "invalid_request");
     call(&credits(estimate)).send().await.is(200);

@@ -77,7 +77,9 @@ async fn tags_and_scopes_that_cannot_be_recorded_are_400() {
         ("x-tollgate-project", ""),
         ("x-tollgate-tags", "no-equals-sign"),
     ] {
-        let call = account.scripted_chat(sidecar().await, &script, &chat(5)).header(name, value);
+        let call = account
+            .scripted_chat(sidecar().await, &script, &chat(5))
+            .header(name, value);
         call.send().await.refused(400, "invalid_request");
     }
     assert!(script.arrived().is_empty());
@@ -103,7 +105,8 @@ async fn a_body_too_large_is_413_whether_its_length_is_said_or_not() {
     let mut wire = crate::harness::client::Wire::connect(&sidecar().await.proxy).await;
     wire.write(head.as_bytes()).await;
     for _ in 0..3 {
-        wire.write(format!("190\r\n{}\r\n", "x".repeat(400)).as_bytes()).await;
+        wire.write(format!("190\r\n{}\r\n", "x".repeat(400)).as_bytes())
+            .await;
     }
     let came = wire.read_until(b"\r\n\r\n").await;
     let said = String::from_utf8_lossy(&came);
@@ -116,10 +119,19 @@ async fn a_body_too_large_is_413_whether_its_length_is_said_or_not() {
 async fn no_such_route_is_404_unknown_route() {
     let account = installation().await.account("1");
     for path in ["/", "/nowhere", "/openaix/v1/chat/completions", "/scripte"] {
-        let refused = account.get(sidecar().await, path).send().await.refused(404, "unknown_route");
-        assert_eq!(refused.header("content-type"), Some("application/problem+json"));
+        let refused = account
+            .get(sidecar().await, path)
+            .send()
+            .await
+            .refused(404, "unknown_route");
+        assert_eq!(
+            refused.header("content-type"),
+            Some("application/problem+json")
+        );
     }
-    let keyless = get(format!("{}/nowhere", sidecar().await.proxy)).send().await;
+    let keyless = get(format!("{}/nowhere", sidecar().await.proxy))
+        .send()
+        .await;
     keyless.refused(404, "unknown_route");
 }
 
@@ -143,7 +155,10 @@ async fn a_model_without_a_price_is_400_model_not_priced() {
 #[tokio::test]
 async fn a_route_may_let_a_model_without_a_price_pass_free_but_recorded() {
     let account = installation().await.account("0");
-    let script = script([json_answer(200, &completion("nobody-knows-this-model", 9, 3))]);
+    let script = script([json_answer(
+        200,
+        &completion("nobody-knows-this-model", 9, 3),
+    )]);
     let mut body = chat(5);
     body["model"] = json!("nobody-knows-this-model");
     let call = account.post(sidecar().await, "/unpriced/v1/chat/completions", &body);
@@ -162,10 +177,22 @@ async fn the_charge_follows_the_model_that_answered_if_it_is_priced() {
         let script = script([json_answer(200, &completion(answered, 9, 3))]);
         let call = account.scripted_chat(sidecar().await, &script, &chat(5));
         let answer = call.send().await.is(200);
-        let id = answer.header("x-tollgate-reservation").expect("an id").to_owned();
-        let records = account.until_records(if factor == 10 { 1 } else { 2 }).await;
-        let record = records.iter().find(|record| record.id.to_string() == id).expect("its record");
-        assert_eq!(record.charged, factor * (9 * INPUT_NANOS + 6 * INPUT_NANOS), "{record:?}");
+        let id = answer
+            .header("x-tollgate-reservation")
+            .expect("an id")
+            .to_owned();
+        let records = account
+            .until_records(if factor == 10 { 1 } else { 2 })
+            .await;
+        let record = records
+            .iter()
+            .find(|record| record.id.to_string() == id)
+            .expect("its record");
+        assert_eq!(
+            record.charged,
+            factor * (9 * INPUT_NANOS + 6 * INPUT_NANOS),
+            "{record:?}"
+        );
         assert_eq!(record.model, answered, "{record:?}");
     }
     installation.verify();
@@ -177,8 +204,13 @@ async fn what_a_caller_says_of_itself_is_recorded() {
     let account = installation.account("1");
     let script = served();
     let call = account.scripted_chat(sidecar().await, &script, &chat(5));
-    let call = call.header("x-tollgate-user", "u-1").header("x-tollgate-project", "p-1");
-    call.header("x-tollgate-tags", "team=red, env=test").send().await.is(200);
+    let call = call
+        .header("x-tollgate-user", "u-1")
+        .header("x-tollgate-project", "p-1");
+    call.header("x-tollgate-tags", "team=red, env=test")
+        .send()
+        .await
+        .is(200);
     let record = account.until_record().await;
     let (key, user, project, tags): (uuid::Uuid, String, String, Value) = sqlx::query_as(
         "SELECT api_key_id, user_ref, project_ref, tags FROM usage_record WHERE id = $1",

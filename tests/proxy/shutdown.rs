@@ -18,7 +18,10 @@ async fn calls_in_flight_finish_and_are_in_the_ledger_when_it_exits() {
     let mut stopping = installation.sidecar(Settings::default());
     stopping.until_ready_is(200).await;
     let gate = Gate::new();
-    let whole = script([Act::Wait(gate.clone()), json_answer(200, &completion(MODEL, 9, 3))]);
+    let whole = script([
+        Act::Wait(gate.clone()),
+        json_answer(200, &completion(MODEL, 9, 3)),
+    ]);
     let stream = script([
         events_head(),
         chunk(delta(MODEL, " one")),
@@ -29,7 +32,10 @@ async fn calls_in_flight_finish_and_are_in_the_ledger_when_it_exits() {
     ]);
     let whole_call = account.scripted_chat(&stopping, &whole, &chat(5));
     let whole_call = tokio::spawn(async move { Client::new().send(whole_call).await });
-    let mut streamed = account.scripted_chat(&stopping, &stream, &streamed_chat(5)).open().await;
+    let mut streamed = account
+        .scripted_chat(&stopping, &stream, &streamed_chat(5))
+        .open()
+        .await;
     assert!(streamed.piece().await.is_some());
     whole.until_arrived(1).await;
 
@@ -51,7 +57,11 @@ async fn calls_in_flight_finish_and_are_in_the_ledger_when_it_exits() {
     let mut charges: Vec<_> = records.iter().map(|record| record.charged).collect();
     charges.sort_unstable();
     let charge = |output| 9 * INPUT_NANOS + output * OUTPUT_NANOS;
-    assert_eq!(charges, [charge(3), charge(4)], "already there: {records:?}");
+    assert_eq!(
+        charges,
+        [charge(3), charge(4)],
+        "already there: {records:?}"
+    );
     assert_eq!(account.held(), 0);
     installation.verify();
 }
@@ -64,7 +74,11 @@ async fn a_call_that_outlasts_the_drain_is_cut_off_and_charged_for_what_was_seen
         drain_s: 1,
         ..Settings::default()
     });
-    let script = script([events_head(), chunk(delta(MODEL, " one")), Act::Wait(Gate::new())]);
+    let script = script([
+        events_head(),
+        chunk(delta(MODEL, " one")),
+        Act::Wait(Gate::new()),
+    ]);
     let call = account.scripted_chat(&stopping, &script, &streamed_chat(5));
     let mut streamed = call.open().await;
     assert!(streamed.piece().await.is_some());
