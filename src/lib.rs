@@ -32,7 +32,6 @@ pub mod price;
 #[cfg(feature = "proxy")]
 pub mod proxy;
 #[cfg(feature = "proxy")]
-pub mod proxy;
-#[cfg(feature = "proxy")]
 pub mod quota;
+#[cfg(feature = "proxy")]
 pub mod telemetry;

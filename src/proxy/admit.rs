@@ -17,8 +17,8 @@ use crate::config::Unpriced;
 use crate::ledger::Ledger;
 use crate::money::Nanos;
 use crate::quota::{
-    AccountId, Admission, Mode, Reservation, ReservationId, Reserve, Reserved, Seen,
-    Snapshot, Status, Store, StoreError, Version,
+    AccountId, Admission, Mode, Reservation, ReservationId, Reserve, Reserved, Seen, Snapshot,
+    Status, Store, StoreError, Version,
 };
 
 /// How often an answer of the store may ask for another attempt: a stale snapshot, a cold account and a window that
@@ -186,7 +186,8 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         let mut quote = quote.map_err(|why| match why {
             Unpriceable::PartMissing => Refusal::ModelNotPriced(call.model.clone()),
             Unpriceable::TooLarge => Refusal::InvalidRequest {
-                message: "this call may cost more than the largest amount that can be held".to_owned(),
+                message: "this call may cost more than the largest amount that can be held"
+                    .to_owned(),
                 param: None,
             },
         })?;

@@ -135,7 +135,9 @@ impl Meter {
     pub fn answered(&self) {
         let mut watched = self.watched.lock();
         if watched.reported.is_none() {
-            watched.unmetered.get_or_insert("the answer did not say its usage");
+            watched
+                .unmetered
+                .get_or_insert("the answer did not say its usage");
         }
     }
 

@@ -45,7 +45,10 @@ pub async fn follow<L: Ledger>(ledger: &L, current: &ArcSwap<Current>) {
         ticks.tick().await;
         // A ledger that is away is told of by whoever watches it; the prices that are known go on.
         if let Err(LedgerError::Nonsense(reason)) = refresh(ledger, current).await {
-            tracing::error!(reason, "the prices cannot be used; the ones known before stay");
+            tracing::error!(
+                reason,
+                "the prices cannot be used; the ones known before stay"
+            );
         }
     }
 }

@@ -41,13 +41,15 @@ impl StreamMeter {
     /// Reads what the upstream sent.
     pub fn read(&mut self, piece: Bytes) {
         let meter = &self.meter;
-        self.reader.push(piece, &mut self.pieces, |chunk| note(meter, chunk));
+        self.reader
+            .push(piece, &mut self.pieces, |chunk| note(meter, chunk));
     }
 
     /// The stream came to its end.
     pub fn finish(&mut self) {
         let meter = &self.meter;
-        self.reader.finish(&mut self.pieces, |chunk| note(meter, chunk));
+        self.reader
+            .finish(&mut self.pieces, |chunk| note(meter, chunk));
         meter.answered();
     }
 
