@@ -110,7 +110,8 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
             if self.flush_dirty().await {
                 pause = PAUSE_AT_FIRST;
             } else {
-                sleep(pause.mul_f64(rand::rng().random_range(0.5..1.5))).await;
+                let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.5));
+                sleep(jittered).await;
                 pause = (pause * 2).min(PAUSE_AT_MOST);
             }
         }

@@ -16,6 +16,7 @@ use crate::money::{Amount, Nanos};
 pub mod engine;
 mod limit;
 pub mod memory;
+pub mod redis;
 mod reservation;
 mod settler;
 mod sweeper;

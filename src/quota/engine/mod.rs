@@ -27,13 +27,13 @@ use reservation::{Hold, Reservation};
 use wallet::Wallet;
 
 /// How many entries may wait in a shard's outbox before it takes no more holds, unless a setting says otherwise.
-pub const DEFAULT_OUTBOX_BOUND: usize = 100_000;
+pub const DEFAULT_OUTBOX_BOUND: u64 = 100_000;
 
 /// One shard. The verbs are those of [`super::Store`], each one atomic step, safe to repeat.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Engine {
     header: Header,
-    outbox_bound: usize,
+    outbox_bound: u64,
     accounts: BTreeMap<AccountId, Account>,
     reservations: BTreeMap<ReservationId, Reservation>,
     /// The deadline of every hold, so that a sweeper finds each (invariant 2).
@@ -56,7 +56,7 @@ struct Account {
 
 impl Engine {
     /// An empty shard.
-    pub fn new(header: Header, outbox_bound: usize) -> Self {
+    pub fn new(header: Header, outbox_bound: u64) -> Self {
         Self {
             header,
             outbox_bound,
@@ -90,7 +90,7 @@ impl Engine {
         if let Some(answer) = self.reserved_before(now, reserve) {
             return answer;
         }
-        let outbox_full = self.outbox.len() > self.outbox_bound;
+        let outbox_full = self.outbox_len() > self.outbox_bound;
         let Some(account) = self.warm(&reserve.account) else {
             return Reserved::Cold;
         };
@@ -234,8 +234,8 @@ impl Engine {
     }
 
     /// How many entries wait.
-    pub fn outbox_len(&self) -> usize {
-        self.outbox.len()
+    pub fn outbox_len(&self) -> u64 {
+        u64::try_from(self.outbox.len()).expect("a length fits")
     }
 
     /// Drops entries that the ledger has committed.
