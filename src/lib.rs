@@ -36,4 +36,5 @@ pub mod price;
 pub mod proxy;
 #[cfg(feature = "proxy")]
 pub mod quota;
+#[cfg(feature = "proxy")]
 pub mod telemetry;

@@ -16,7 +16,6 @@ use self::snapshots::Snapshots;
 use crate::clock::Clock;
 use crate::config::RefusalConfig;
 use crate::ledger::{Ledger, Loader};
-use crate::price::PriceBook;
 use crate::quota::{Settler, Store};
 use crate::telemetry::Metrics;
 
@@ -33,20 +32,23 @@ mod quote;
 mod refusal;
 mod reply;
 mod route;
+mod serve;
 mod shortage;
 mod snapshots;
 mod stream;
 mod upstream;
+
+pub use serve::{Addresses, ServeError, serve};
 
 /// What stands beside each app pod.
 struct Sidecar<S, L> {
     store: Arc<S>,
     ledger: Arc<L>,
     loader: Arc<Loader<S, L>>,
-    settler: Settler,
+    settler: Arc<Settler>,
     keys: Keys,
     snapshots: Snapshots,
-    prices: ArcSwap<prices::Current>,
+    prices: Arc<ArcSwap<prices::Current>>,
     routes: Routes,
     refusals: RefusalConfig,
     credit_usd: Decimal,

@@ -3,6 +3,7 @@
 //! Each sidecar goes round all shards slowly, in an order and with pauses of its own, so that hundreds of them neither
 //! miss a shard nor crowd one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -33,8 +34,8 @@ const CLOCK_SLACK: Duration = Duration::from_secs(1);
 
 /// Goes round the shards for ever.
 pub struct Sweeper<S, E> {
-    store: S,
-    surroundings: E,
+    store: Arc<S>,
+    surroundings: Arc<E>,
     settings: SweeperSettings,
     shards: Vec<Visit>,
 }
@@ -51,7 +52,7 @@ struct Visit {
 
 impl<S: Store, E: Surroundings> Sweeper<S, E> {
     /// A sweeper that has just started, and so trusts the deadlines it finds.
-    pub fn new(store: S, surroundings: E, settings: SweeperSettings) -> Self {
+    pub fn new(store: Arc<S>, surroundings: Arc<E>, settings: SweeperSettings) -> Self {
         let visit = |shard| Visit {
             shard: ShardId(shard),
             clocks: None,
@@ -73,7 +74,8 @@ impl<S: Store, E: Surroundings> Sweeper<S, E> {
         loop {
             self.shards.shuffle(&mut rand::rng());
             for at in 0..self.shards.len() {
-                sleep(pause.mul_f64(rand::rng().random_range(0.5..1.5))).await;
+                let pause = pause.mul_f64(rand::rng().random_range(0.5..1.5));
+                sleep(pause).await;
                 self.visit(at).await;
             }
         }
