@@ -3,3 +3,4 @@
 mod harness;
 mod provider_data;
 mod store;
+mod ledger;

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::RngExt;
 use tokio::time::timeout;
 
 use super::dirty::DirtyShards;
@@ -74,7 +73,7 @@ impl<S: Store, L: Ledger> Applier<S, L> {
         let pause = ROUND / u32::from(shards.max(1));
         loop {
             for next in 0..shards {
-                let pause = pause.mul_f64(rand::rng().random_range(0.5..1.5));
+                let pause = pause.mul_f64(rand::random_range(0.5..1.5));
                 if timeout(pause, self.changed.wait()).await.is_ok() {
                     self.try_all(self.changed.take()).await;
                 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rand::RngExt;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -92,7 +91,7 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
             } else {
                 SHORT_ROUND
             };
-            let pause = pause.mul_f64(rand::rng().random_range(0.75..1.25));
+            let pause = pause.mul_f64(rand::random_range(0.75..1.25));
             let _ = timeout(pause, self.woken.notified()).await;
         }
     }

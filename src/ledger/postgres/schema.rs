@@ -58,6 +58,7 @@ pub async fn migrate(url: &str, shards: Option<u16>) -> Result<Installation, Led
         .await?;
     make_partitions(&mut tx).await?;
     tx.commit().await?;
+    conn.close().await?;
     Ok(installation)
 }
 
@@ -124,10 +125,10 @@ mod tests {
         for line in landed.lines() {
             let (hash, name) = line.split_once("  ").unwrap();
             let text = std::fs::read(format!("{folder}/postgres/{name}")).unwrap();
-            let found: String = Sha256::digest(&text)
+            let found = Sha256::digest(&text);
+            let found = found
                 .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
+                .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
             assert_eq!(found, hash, "{name} has landed: add a migration instead");
             names.push(name.to_owned());
         }

@@ -20,11 +20,11 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 /// How long one read may take, waiting for a connection included.
 const READ_DEADLINE: Duration = Duration::from_secs(2);
 /// How long one writing transaction may take.
-const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 /// What the server itself stops, in case nobody is left to hear the answer. Below [`WRITE_DEADLINE`].
-const STATEMENT_TIMEOUT_MS: &str = "8000";
+const STATEMENT_TIMEOUT_MS: &str = "4000";
 /// How long a transaction may keep its locks while it says nothing.
-const IDLE_IN_TRANSACTION_MS: &str = "15000";
+const IDLE_IN_TRANSACTION_MS: &str = "10000";
 const READ_CONNECTIONS: u32 = 8;
 /// After so many reads in a row that ran out of time, the pool is built anew.
 const TIMEOUTS_BEFORE_REBUILD: u32 = 3;
