@@ -356,7 +356,7 @@ mod tests {
             granted: 103,
             charged: 10,
         };
-        let entry = |seq, nanos| Entry {
+        let entry = |seq, nanos: i64| Entry {
             seq: OutSeq(seq),
             epoch: Epoch(1),
             at: UnixMs(0),
