@@ -105,6 +105,7 @@ impl<S: Store> Pair<S> {
             out_seq: OutSeq(0),
             applied_seq: ChangeSeq(0),
         };
+        store.view(SHARD).await.unwrap();
         store.open(SHARD, &header).await.unwrap();
         store.adopt(SHARD, header.epoch);
         Self {
