@@ -16,6 +16,7 @@ use crate::money::{Amount, Nanos};
 pub mod engine;
 mod limit;
 pub mod memory;
+pub mod redis;
 
 pub use limit::{CounterKey, Limit, NameError, Resource, Scope, Span, Window};
 

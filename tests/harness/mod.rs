@@ -1,1 +1,3 @@
 //! What the tests stand on: private servers on free ports, real processes, and ways to wait for a state.
+
+pub mod redis;

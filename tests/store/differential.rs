@@ -14,6 +14,7 @@ use tollgate::clock::{Clock, UnixMs};
 use tollgate::money::{Amount, Nanos};
 use tollgate::quota::engine::Engine;
 use tollgate::quota::memory::MemoryStore;
+use tollgate::quota::redis::{ClockSource, RedisSettings};
 use tollgate::quota::{
     AccountId, AccountImage, Admission, ApplyAnswer, ChangeBody, ChangeSeq, Count, CounterBalance,
     CounterKey, Detail, Epoch, Header, Line, LoadAnswer, Lot, LotId, Mode, Moved, OutSeq, Outcome,
@@ -25,6 +26,7 @@ use uuid::Uuid;
 use super::books::Books;
 use super::stage::until_it_answers;
 use super::steps::{ACCOUNTS, Ask, KEYS, Move, RESERVATIONS, Step, steps};
+use crate::harness::redis;
 
 const OUTBOX_BOUND: u64 = 8;
 const SHARD: ShardId = ShardId(0);
@@ -34,6 +36,18 @@ const ALL: usize = 10_000;
 #[test]
 fn memory_answers_as_the_engine_does() {
     compare(|clock| async { MemoryStore::new(1, OUTBOX_BOUND, clock) });
+}
+
+#[test]
+fn redis_answers_as_the_engine_does() {
+    compare(|clock| {
+        let settings = RedisSettings {
+            outbox_bound: OUTBOX_BOUND,
+            clock: ClockSource::Caller(clock),
+            ..redis::settings(&redis::server().url(), 1)
+        };
+        redis::connected(settings)
+    });
 }
 
 /// Runs random sequences, each on a fresh engine and a fresh store of one shard.

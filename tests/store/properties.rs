@@ -17,6 +17,8 @@ macro_rules! on {
 macro_rules! properties {
     ($($list:tt)*) => {
         on! { memory: $($list)* }
+        on! { redis: $($list)* }
+        on! { cluster: $($list)* }
     };
 }
 

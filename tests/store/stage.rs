@@ -7,6 +7,7 @@ use std::time::Duration;
 use tollgate::clock::{Clock, UnixMs};
 use tollgate::money::{Amount, Nanos};
 use tollgate::quota::memory::MemoryStore;
+use tollgate::quota::redis::{RedisSettings, RedisStore};
 use tollgate::quota::{
     AccountId, AccountImage, AccountView, Admission, ApplyAnswer, ChangeBody, ChangeSeq, Count,
     Detail, EndedEntry, Entry, EntryKind, Epoch, Header, LapseAnswer, Line, LoadAnswer, Lot, LotId,
@@ -15,6 +16,8 @@ use tollgate::quota::{
     Store, StoreChange, Version,
 };
 use uuid::Uuid;
+
+use crate::harness::redis;
 
 /// Small, so that a property can fill it; large enough for 64 racing calls to end.
 pub const OUTBOX_BOUND: u64 = 128;
@@ -40,6 +43,24 @@ impl Stage<MemoryStore> {
         let clock = Clock::Manual(hand.clone());
         let store = MemoryStore::new(SHARDS, OUTBOX_BOUND, clock);
         Self::opened(store, Some(hand)).await
+    }
+}
+
+impl Stage<RedisStore> {
+    pub async fn redis() -> Self {
+        Self::redis_at(&redis::server().url()).await
+    }
+
+    pub async fn cluster() -> Self {
+        Self::redis_at(&redis::cluster().url()).await
+    }
+
+    async fn redis_at(url: &str) -> Self {
+        let settings = RedisSettings {
+            outbox_bound: OUTBOX_BOUND,
+            ..redis::settings(url, SHARDS)
+        };
+        Self::opened(redis::connected(settings).await, None).await
     }
 }
 
