@@ -36,8 +36,8 @@ local function load_lots(known, balances)
   return lots
 end
 
--- A span later than any the ledger has counted in has used nothing, but it stays: its holds are there, and a start that
--- went back would meet holds of the earlier span that are counted no more.
+-- A span later than any the ledger has counted in has used nothing, but its start does not go back, and its holds are
+-- there.
 local function load_counters(known, balances)
   local counters = {}
   for key, counter in pairs(known) do
