@@ -2,11 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
+mod object;
+pub mod openai;
+mod sse;
+mod tokens;
+
+pub use tokens::{Encoding, warm};
+
 /// What a provider reported of one call, or what was counted in its place.
 ///
 /// `input_tokens` includes cache reads, cache writes and audio, `output_tokens` includes reasoning and audio:
 /// the others are parts of them, never added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Usage {
     /// All input.
     pub input_tokens: i64,
@@ -35,4 +43,24 @@ pub struct Estimate {
     pub choices: i64,
     /// Whether there is output at all: not for embeddings.
     pub has_output: bool,
+}
+
+impl Estimate {
+    /// The most output of all choices together.
+    pub fn most_output(&self) -> i64 {
+        match self.output_tokens {
+            Some(tokens) if self.has_output => tokens.saturating_mul(self.choices),
+            _ => 0,
+        }
+    }
+}
+
+impl Usage {
+    /// Input that is nothing more special, and no output.
+    pub fn of_input(input_tokens: i64) -> Self {
+        Self {
+            input_tokens,
+            ..Self::default()
+        }
+    }
 }

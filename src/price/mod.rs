@@ -1,9 +1,38 @@
 //! Prices: dated, tiered, matched by provider and model; from usage to cost, exactly.
+//!
+//! The rules are those of pydantic/genai-prices, whose data is the seed: [`book`] finds the price, [`cost`] applies it,
+//! [`charge`] turns it into credits, once rounded.
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixMs;
+
+mod book;
+mod charge;
+mod cost;
+mod matcher;
+mod seed;
+
+pub use book::PriceBook;
+pub use charge::{Charge, charge};
+pub use cost::{Cost, MissingPart};
+pub use seed::{SeedError, read_seed, seed};
+
+/// Why prices cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PriceError {
+    /// A match rule is no regular expression, or too large a one.
+    #[error("the price of `{model}` at `{provider}` has an unusable match rule: {reason}")]
+    Match {
+        /// Whose model.
+        provider: String,
+        /// Which.
+        model: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
 
 /// One dated price of one model, as the ledger keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
