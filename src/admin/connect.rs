@@ -89,7 +89,7 @@ async fn store(config: &Config, shards: u16) -> Result<RedisStore, Failure> {
 
 /// The nodes of a Cluster as one address: the scheme and the login stand once, before all of them.
 fn cluster_url(nodes: &[Secret]) -> String {
-    let mut nodes = nodes.iter().map(|node| node.expose());
+    let mut nodes = nodes.iter().map(Secret::expose);
     let first = nodes.next().unwrap_or_default();
     let host = |node: &str| {
         let rest = node.split_once("://").map_or(node, |(_, rest)| rest);
