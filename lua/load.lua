@@ -36,13 +36,12 @@ local function load_lots(known, balances)
   return lots
 end
 
--- A span later than any the ledger has counted in has used nothing, but its holds are there: it stays.
+-- A span later than any the ledger has counted in has used nothing, but its start does not go back, and its holds are
+-- there.
 local function load_counters(known, balances)
   local counters = {}
   for key, counter in pairs(known) do
-    if counter[COUNTER_HELD] ~= 0 then
-      counters[key] = { counter[START], 0, counter[COUNTER_HELD] }
-    end
+    counters[key] = { counter[START], 0, counter[COUNTER_HELD] }
   end
   for _, balance_of in ipairs(balances) do
     local key, start, used = unpack(balance_of)

@@ -45,7 +45,13 @@ pub(super) struct Live {
 impl Live {
     pub async fn connect(config: &Config) -> Result<Self, Failure> {
         let ledger = Arc::new(PostgresLedger::connect(ledger_url(config)?).await?);
-        let store = Arc::new(store(config, ledger.installation().shards).await?);
+        let settings = store_settings(config, ledger.installation().shards)?;
+        let store = RedisStore::connect(RedisSettings {
+            response_timeout: settings.response_timeout.max(PATIENCE),
+            connections: 1,
+            ..settings
+        });
+        let store = Arc::new(store.await?);
         let applier = Applier::new(store.clone(), ledger.clone(), Clock::System).into();
         Ok(Self {
             store,
@@ -66,8 +72,8 @@ impl Live {
     }
 }
 
-/// The live store. It comes back whether or not it is there: while it is not, every verb says that it is away.
-async fn store(config: &Config, shards: u16) -> Result<RedisStore, Failure> {
+/// The live store as configured. It connects by itself: while it is away, every verb says so.
+pub(super) fn store_settings(config: &Config, shards: u16) -> Result<RedisSettings, Failure> {
     let store = &config.store;
     let url = match &store.url {
         StoreUrl::Redis(url) => url.expose().to_owned(),
@@ -78,18 +84,17 @@ async fn store(config: &Config, shards: u16) -> Result<RedisStore, Failure> {
             ));
         }
     };
-    let settings = RedisSettings {
+    Ok(RedisSettings {
         outbox_bound: store.outbox_bound,
-        response_timeout: store.response_timeout.max(PATIENCE),
-        connections: 1,
+        response_timeout: store.response_timeout,
+        connections: usize::from(store.connections),
         ..RedisSettings::new(url, &store.prefix, shards)
-    };
-    Ok(RedisStore::connect(settings).await?)
+    })
 }
 
 /// The nodes of a Cluster as one address: the scheme and the login stand once, before all of them.
 fn cluster_url(nodes: &[Secret]) -> String {
-    let mut nodes = nodes.iter().map(|node| node.expose());
+    let mut nodes = nodes.iter().map(Secret::expose);
     let first = nodes.next().unwrap_or_default();
     let host = |node: &str| {
         let rest = node.split_once("://").map_or(node, |(_, rest)| rest);

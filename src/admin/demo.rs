@@ -4,20 +4,24 @@
 
 use std::future::pending;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rust_decimal::Decimal;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use super::failure::Failure;
 use super::output::Output;
 use super::secret::KeySecret;
+use super::serve::told_to_stop;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::{MemoryLedger, NewGrant, Prices};
 use crate::mock::{self, Mock};
 use crate::money::{Amount, Nanos};
+use crate::proxy::{self, Addresses};
 use crate::quota::memory::MemoryStore;
 use crate::quota::{AccountId, Limit, Mode, Snapshot, Status, Version};
 
@@ -40,12 +44,12 @@ pub(super) struct Arguments {
 }
 
 /// What a demo stands on, before anybody is answered.
-pub(super) struct Demo {
-    pub config: Config,
-    pub ledger: MemoryLedger,
-    pub store: MemoryStore,
-    pub account: AccountId,
-    pub secret: KeySecret,
+struct Demo {
+    config: Config,
+    ledger: MemoryLedger,
+    store: MemoryStore,
+    account: AccountId,
+    secret: KeySecret,
 }
 
 pub(super) async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
@@ -54,16 +58,35 @@ pub(super) async fn run(arguments: Arguments, output: &Output) -> Result<(), Fai
         .map_err(Failure::Process)?;
     let address = upstream.local_addr().map_err(Failure::Process)?;
     let mock = mock::serve(upstream, Mock::new(), pending());
-    let demo = Demo::set_up(arguments.listen, address).await?;
+    let Demo {
+        config,
+        ledger,
+        store,
+        account,
+        secret,
+    } = Demo::set_up(arguments.listen, address).await?;
+    let told = told_to_stop()?;
     let end = async {
         match arguments.seconds {
-            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
-            None => pending().await,
+            Some(seconds) => {
+                let _ = timeout(Duration::from_secs(seconds), told).await;
+            }
+            None => told.await,
         }
     };
-    // The proxy takes `demo` from here, and what it listens on goes into `demo.say`.
-    let _ = (mock, end, demo.say(output, &arguments.listen.to_string()));
-    Err(Failure::not_built("demo"))
+    let announce = |addresses: &Addresses| {
+        let key = secret.expose();
+        let mut value = json!(addresses);
+        value["account"] = json!(account);
+        value["key"] = json!(key);
+        // If nobody reads what is said any more, calls are served all the same.
+        let _ = output.answer(&value, &ready_to_paste(&addresses.proxy, &account, key));
+    };
+    let (store, ledger) = (Arc::new(store), Arc::new(ledger));
+    let upstream = tokio::spawn(mock);
+    let served = proxy::serve(config, store, ledger, Clock::System, announce, end).await;
+    upstream.abort();
+    Ok(served?)
 }
 
 impl Demo {
@@ -106,13 +129,6 @@ impl Demo {
             account,
             secret,
         })
-    }
-
-    /// Says where it listens, and shows the secret: the only time it is shown.
-    fn say(&self, output: &Output, proxy: &str) -> Result<(), Failure> {
-        let key = self.secret.expose();
-        let value = json!({ "proxy": proxy, "account": self.account, "key": key });
-        output.answer(&value, &ready_to_paste(proxy, &self.account, key))
     }
 }
 

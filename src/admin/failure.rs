@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::config::ConfigError;
 use crate::ledger::{ApplyError, CheckError, FlushError, LedgerError, LoadError};
+use crate::proxy::ServeError;
 use crate::quota::{ShardId, StoreError};
 
 /// Why a command did not do what it was asked to.
@@ -62,6 +63,15 @@ impl Failure {
             | Self::Away(_)
             | Self::Output(_)
             | Self::Process(_) => 3,
+        }
+    }
+}
+
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Self {
+        match error {
+            ServeError::Listen { .. } => Self::Usage(error.to_string()),
+            ServeError::Roots(error) => Self::Process(error),
         }
     }
 }

@@ -1,17 +1,51 @@
 //! `serve` and `check`: the configuration, and the sidecar that runs under it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::connect;
 use super::failure::Failure;
 use super::output::Output;
+use crate::clock::Clock;
+use crate::ledger::{Ledger, PostgresLedger};
+use crate::proxy::{self, Addresses};
+use crate::quota::redis::RedisStore;
+use crate::telemetry;
 
 /// Runs the sidecar until it is told to stop.
-pub(super) async fn run(config: Option<&Path>, _output: &Output) -> Result<(), Failure> {
-    let _config = connect::config(config)?;
-    Err(Failure::not_built("serve"))
+pub(super) async fn run(file: Option<&Path>, output: &Output) -> Result<(), Failure> {
+    let config = connect::config(file)?;
+    telemetry::start_log(config.log);
+    let ledger = PostgresLedger::connect(connect::ledger_url(&config)?).await?;
+    let settings = connect::store_settings(&config, ledger.installation().shards)?;
+    let store = RedisStore::connect(settings).await?;
+    let told = told_to_stop()?;
+    let announce = |addresses: &Addresses| {
+        // If nobody reads what is said any more, calls are served all the same.
+        let _ = output.answer(
+            &json!(addresses),
+            &format!(
+                "Tollgate listens on {} (control {}, health {})",
+                addresses.proxy, addresses.control, addresses.health
+            ),
+        );
+    };
+    let (store, ledger) = (Arc::new(store), Arc::new(ledger));
+    Ok(proxy::serve(config, store, ledger, Clock::System, announce, told).await?)
+}
+
+/// SIGTERM, as an orchestrator sends it, or Ctrl-C.
+pub(super) fn told_to_stop() -> Result<impl Future<Output = ()>, Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Process)?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    })
 }
 
 /// Looks over the configuration.

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::RngExt;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::applier::Applier;
@@ -92,7 +91,7 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
     /// Flushes until the task is aborted; every step of it may be cut off.
     pub async fn run(&self) {
         let shards = self.store.shards().max(1);
-        let mut next = rand::rng().random_range(0..shards);
+        let mut next = rand::random_range(0..shards);
         let mut next_at = Instant::now();
         let mut pause = PAUSE_AT_FIRST;
         loop {
@@ -103,15 +102,14 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
                 sleep(GATHER).await;
             } else {
                 let to_next = ROUND / u32::from(shards);
-                next_at = Instant::now() + to_next.mul_f64(rand::rng().random_range(0.5..1.5));
+                next_at = Instant::now() + to_next.mul_f64(rand::random_range(0.5..1.5));
                 self.dirty.mark(ShardId(next));
                 next = (next + 1) % shards;
             }
             if self.flush_dirty().await {
                 pause = PAUSE_AT_FIRST;
             } else {
-                let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.5));
-                sleep(jittered).await;
+                sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
                 pause = (pause * 2).min(PAUSE_AT_MOST);
             }
         }

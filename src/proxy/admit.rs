@@ -26,6 +26,7 @@ use crate::quota::{
 const ATTEMPTS: usize = 6;
 
 const AWAY: Refusal = Refusal::QuotaUnavailable("the store is away");
+const BUSY: Refusal = Refusal::QuotaUnavailable("too many calls wait for the store");
 const RESTLESS: Refusal = Refusal::QuotaUnavailable("the account keeps changing");
 
 /// A call that may be forwarded, as long as its reservation lives.
@@ -34,8 +35,6 @@ pub struct Admitted {
     pub id: ReservationId,
     /// Says how it ends.
     pub meter: Arc<Meter>,
-    /// What the account was held to.
-    pub snapshot: Arc<Snapshot>,
     /// What the decision saw.
     pub seen: Seen,
     /// In monitor mode, what it would have been refused with.
@@ -59,14 +58,8 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         for _ in 0..ATTEMPTS {
             snapshot = self.checked(snapshot, &mut caller).await?;
             let meter = Arc::new(self.meter(route, &caller, call, &snapshot, now)?);
-            if self
-                .store
-                .adopted(account.shard(self.store.shards()))
-                .is_none()
-            {
-                return Err(AWAY);
-            }
-            let permit = room.take().ok_or(AWAY)?;
+            self.refuse_unchecked(&account)?;
+            let permit = room.take().ok_or(BUSY)?;
             let id = ReservationId::new();
             let reservation = self
                 .settler
@@ -85,7 +78,6 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                 let admitted = Admitted {
                     id,
                     meter,
-                    snapshot,
                     seen,
                     would_refuse,
                 };
@@ -106,10 +98,23 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                     ));
                 }
                 Ok(Reserved::Held { .. } | Reserved::Ended(_)) => return Err(RESTLESS),
-                Err(_) => return Err(AWAY),
+                Err(_) => {
+                    self.keeper.wake();
+                    return Err(AWAY);
+                }
             }
         }
         Err(RESTLESS)
+    }
+
+    /// Refuses a claim on a shard that must be checked first, without asking the store (rule 21).
+    fn refuse_unchecked(&self, account: &AccountId) -> Result<(), Refusal> {
+        let shard = account.shard(self.store.shards());
+        if self.store.adopted(shard).is_none() {
+            self.keeper.wake();
+            return Err(AWAY);
+        }
+        Ok(())
     }
 
     /// Refuses suspended accounts and revoked keys. What a cached snapshot says against a caller is asked again, so

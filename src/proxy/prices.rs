@@ -28,11 +28,6 @@ impl Current {
             markup_percent: Decimal::ZERO,
         }
     }
-
-    /// Whether the ledger has been read.
-    pub fn is_known(&self) -> bool {
-        self.version != i64::MIN
-    }
 }
 
 const LOOK_EACH: Duration = Duration::from_secs(1);

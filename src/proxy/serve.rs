@@ -243,6 +243,7 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
             store: self.store.clone(),
             ledger: self.ledger.clone(),
             loader: self.loader.clone(),
+            keeper: self.keeper.clone(),
             settler: self.settler.clone(),
             keys: Keys::default(),
             snapshots: Snapshots::default(),

@@ -4,6 +4,7 @@
 //! miss a shard nor crowd one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -91,8 +92,12 @@ impl<S: Store, E: Surroundings> Sweeper<S, E> {
             return;
         }
         let shard = visit.shard;
-        // A full batch may not be all; a batch that moves nothing would come back for ever.
-        while self.lapse_all(&overdue).await > 0 && overdue.len() == BATCH {
+        loop {
+            let found = overdue.len();
+            // A full batch may not be all; a batch that moves nothing would come back for ever.
+            if self.lapse_all(overdue).await == 0 || found < BATCH {
+                return;
+            }
             match self.store.overdue(shard, BATCH).await {
                 Ok((_, more)) => overdue = more,
                 Err(_) => return,
@@ -101,13 +106,15 @@ impl<S: Store, E: Surroundings> Sweeper<S, E> {
     }
 
     /// Lapses what is still overdue and says how many there were.
-    async fn lapse_all(&self, overdue: &[Overdue]) -> usize {
-        let attempts = iter(overdue).map(|hold| self.lapse(hold));
-        let lapsed = attempts.buffer_unordered(AT_ONCE);
-        lapsed
-            .filter(|lapsed| std::future::ready(*lapsed))
-            .count()
-            .await
+    async fn lapse_all(&self, overdue: Vec<Overdue>) -> usize {
+        let lapsed = AtomicUsize::new(0);
+        let each = iter(overdue).for_each_concurrent(AT_ONCE, async |hold| {
+            if self.lapse(&hold).await {
+                lapsed.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        each.await;
+        lapsed.into_inner()
     }
 
     // holds: 2, never leaked
@@ -160,7 +167,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_sweeper_that_saw_the_store_away_waits_one_deadline() {
-        let deadline = Duration::from_secs(60);
+        let deadline = Duration::from_mins(1);
         let mut visit = visit();
         assert!(
             !visit.is_too_early(UnixMs(0), deadline),
@@ -176,7 +183,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_sweeper_that_saw_the_clock_jump_waits_one_deadline() {
-        let deadline = Duration::from_secs(60);
+        let deadline = Duration::from_mins(1);
         let mut visit = visit();
         assert!(!visit.is_too_early(UnixMs(0), deadline));
         tokio::time::advance(Duration::from_secs(1)).await;

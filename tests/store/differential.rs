@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use proptest::prelude::*;
-use proptest::test_runner::{RngSeed, TestCaseError, TestRunner};
+use proptest::test_runner::{RngSeed, TestCaseError, TestError, TestRunner};
 use tollgate::clock::{Clock, UnixMs};
 use tollgate::money::{Amount, Nanos};
 use tollgate::quota::engine::Engine;
@@ -24,6 +24,7 @@ use tollgate::quota::{
 use uuid::Uuid;
 
 use super::books::Books;
+use super::stage::until_it_answers;
 use super::steps::{ACCOUNTS, Ask, KEYS, Move, RESERVATIONS, Step, steps};
 use crate::harness::redis;
 
@@ -59,7 +60,7 @@ fn compare<S: Store, F: Future<Output = S>>(open: impl Fn(Clock) -> F) {
     if config.rng_seed == RngSeed::Random {
         config.rng_seed = RngSeed::Fixed(rand::random());
     }
-    eprintln!("{:?}", config.rng_seed);
+    let seed = config.rng_seed;
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let outcome = TestRunner::new(config).run(&steps(), |steps| {
         runtime.block_on(async {
@@ -73,8 +74,16 @@ fn compare<S: Store, F: Future<Output = S>>(open: impl Fn(Clock) -> F) {
             Ok(())
         })
     });
-    if let Err(failure) = outcome {
-        panic!("{failure}");
+    match outcome {
+        Ok(()) => {}
+        Err(TestError::Abort(reason)) => panic!("{seed:?}: {reason}"),
+        Err(TestError::Fail(reason, steps)) => {
+            let lines: Vec<_> = steps.iter().map(|step| format!("{step:?}")).collect();
+            panic!(
+                "{seed:?}: {reason}\nafter these steps:\n{}",
+                lines.join("\n")
+            );
+        }
     }
 }
 
@@ -105,6 +114,7 @@ impl<S: Store> Pair<S> {
             out_seq: OutSeq(0),
             applied_seq: ChangeSeq(0),
         };
+        until_it_answers(&store, SHARD).await;
         store.open(SHARD, &header).await.unwrap();
         store.adopt(SHARD, header.epoch);
         Self {

@@ -12,8 +12,8 @@ use tollgate::quota::{
     AccountId, AccountImage, AccountView, Admission, ApplyAnswer, ChangeBody, ChangeSeq, Count,
     Detail, EndedEntry, Entry, EntryKind, Epoch, Header, LapseAnswer, Line, LoadAnswer, Lot, LotId,
     LotState, Mode, Moved, OutSeq, Outcome, Overdue, Progress, Progressed, ReservationId, Reserve,
-    Reserved, STORE_FORMAT, Seen, Settle, SettleAnswer, ShardId, Snapshot, Span, Status, Store,
-    StoreChange, Version,
+    Reserved, STORE_FORMAT, Seen, Settle, SettleAnswer, ShardId, ShardView, Snapshot, Span, Status,
+    Store, StoreChange, Version,
 };
 use uuid::Uuid;
 
@@ -81,7 +81,7 @@ impl<S: Store> Stage<S> {
     }
 
     pub async fn begin_epoch(&self, epoch: i64) {
-        let view = self.store.view(self.shard).await.unwrap();
+        let view = until_it_answers(&*self.store, self.shard).await;
         let (out_seq, applied_seq) = view.header.map_or_else(Default::default, |header| {
             (header.out_seq, header.applied_seq)
         });
@@ -300,6 +300,20 @@ impl<S: Store> Stage<S> {
             detail: detail(&format!("metered {charge}")),
         }
     }
+}
+
+/// A server that was just connected to may not be there at once.
+pub async fn until_it_answers<S: Store>(store: &S, shard: ShardId) -> ShardView {
+    let answered = async {
+        loop {
+            match store.view(shard).await {
+                Ok(view) => return view,
+                Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        }
+    };
+    let answered = tokio::time::timeout(PATIENCE, answered).await;
+    answered.expect("the store's server is there")
 }
 
 /// A lot that is live for ever.

@@ -78,9 +78,9 @@ impl Counters {
 
     /// Takes the ledger's counts in place of its own and keeps what is held (rule 22).
     ///
-    /// A span later than any the ledger has counted in has used nothing, but its holds are there: it stays.
+    /// A span later than any the ledger has counted in has used nothing, but its start does not go back, and its holds
+    /// are there.
     pub fn load(&mut self, balances: &[CounterBalance]) {
-        self.0.retain(|_, counter| counter.held != Amount(0));
         for counter in self.0.values_mut() {
             counter.used = Amount(0);
         }
