@@ -27,6 +27,8 @@ const ATTEMPTS: usize = 6;
 
 const AWAY: Refusal = Refusal::QuotaUnavailable("the store is away");
 const BUSY: Refusal = Refusal::QuotaUnavailable("too many calls wait for the store");
+const NO_PRICES: Refusal =
+    Refusal::QuotaUnavailable("the ledger is away and its prices are not known yet");
 const RESTLESS: Refusal = Refusal::QuotaUnavailable("the account keeps changing");
 
 /// A call that may be forwarded, as long as its reservation lives.
@@ -229,6 +231,9 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         at: UnixMs,
     ) -> Result<Tariff, Refusal> {
         let prices = self.prices.load();
+        if !prices.is_known() {
+            return Err(NO_PRICES);
+        }
         match (
             prices.book.find(&route.provider, model, at),
             route.config.unpriced,

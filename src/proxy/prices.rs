@@ -20,15 +20,23 @@ pub struct Current {
 }
 
 impl Current {
-    /// Before the ledger has been reached: nothing has a price, and so nothing is admitted.
+    /// Before the ledger has been reached: nothing has a price, so nothing that needs one is admitted.
     pub fn none() -> Self {
         Self {
-            version: i64::MIN,
+            version: UNKNOWN,
             book: Arc::new(PriceBook::default()),
             markup_percent: Decimal::ZERO,
         }
     }
+
+    /// Whether the ledger has been reached: only then is a model without a price one that has none.
+    pub fn is_known(&self) -> bool {
+        self.version != UNKNOWN
+    }
 }
+
+/// The version of no catalogue.
+const UNKNOWN: i64 = i64::MIN;
 
 const LOOK_EACH: Duration = Duration::from_secs(1);
 
@@ -48,7 +56,8 @@ pub async fn follow<L: Ledger>(ledger: &L, current: &ArcSwap<Current>) {
     }
 }
 
-async fn refresh<L: Ledger>(ledger: &L, current: &ArcSwap<Current>) -> Result<(), LedgerError> {
+/// Reads the prices if there are newer ones.
+pub async fn refresh<L: Ledger>(ledger: &L, current: &ArcSwap<Current>) -> Result<(), LedgerError> {
     if ledger.prices_version().await? == current.load().version {
         return Ok(());
     }

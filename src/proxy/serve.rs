@@ -40,6 +40,8 @@ const MAX_CONNECTIONS: usize = 10_000;
 const MAX_OPEN_CALLS: u32 = 65_536;
 /// How often readiness and gauges are looked after.
 const LOOK_EACH: Duration = Duration::from_millis(200);
+/// How long a start waits for the first look at store and ledger; what is away by then is told by readiness.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// How long a clean end waits for the ledger: what is not flushed then is flushed by whoever comes next.
 const LAST_FLUSH: Duration = Duration::from_secs(5);
 
@@ -104,6 +106,9 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
         wait(&ended),
     ));
     doors.spawn(control::serve(control_door, wait(&ended)));
+    // Whoever calls as soon as it is announced must not be refused for what is merely not read yet.
+    let _ = timeout(FIRST_LOOK, house.look()).await;
+    house.tell(&readiness);
     let mut tasks = house.start(&readiness, telemetry);
     announce(&Addresses {
         proxy,
@@ -258,6 +263,12 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         })
     }
 
+    /// Reads the prices and checks every shard, once. What fails is tried again by the tasks, which also say so.
+    async fn look(&self) {
+        let _ = prices::refresh(&*self.ledger, &self.prices).await;
+        self.keeper.round().await;
+    }
+
     /// Starts the tasks beside the calls; dropping the set ends them, and every step of each may be cut off.
     fn start(self: &Arc<Self>, readiness: &Readiness, telemetry: Telemetry) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
@@ -281,22 +292,27 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
     async fn watch(&self, readiness: &Readiness) {
         let mut ticks = interval(LOOK_EACH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.tell(readiness);
+            self.metrics
+                .endings_waiting(self.settler.open_or_ending() as u64);
+        }
+    }
+
+    /// Tells readiness and the gauges which dependency is away.
+    fn tell(&self, readiness: &Readiness) {
         let tell = |dependency, away: Option<Away>| match away {
             Some(away) => readiness.away(dependency, away.since, away.reason),
             None => readiness.set_ready(dependency),
         };
-        loop {
-            ticks.tick().await;
-            let health = self.keeper.health();
-            self.metrics
-                .store_up(health.store.is_none() && health.lost.is_none());
-            self.metrics.ledger_up(health.ledger.is_none());
-            tell(Dependency::Store, health.store.or(health.lost));
-            tell(Dependency::Ledger, health.ledger);
-            tell(Dependency::Applier, self.applier.away());
-            self.metrics
-                .endings_waiting(self.settler.open_or_ending() as u64);
-        }
+        let health = self.keeper.health();
+        self.metrics
+            .store_up(health.store.is_none() && health.lost.is_none());
+        self.metrics.ledger_up(health.ledger.is_none());
+        tell(Dependency::Store, health.store.or(health.lost));
+        tell(Dependency::Ledger, health.ledger);
+        tell(Dependency::Applier, self.applier.away());
     }
 }
 
