@@ -4,4 +4,6 @@ mod admin;
 mod harness;
 mod ledger;
 mod provider_data;
+mod proxy;
+mod sdk;
 mod store;
