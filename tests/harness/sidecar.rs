@@ -124,11 +124,6 @@ impl Sidecar {
         self.signal("TERM");
     }
 
-    /// SIGHUP.
-    pub fn ask_to_reload(&self) {
-        self.signal("HUP");
-    }
-
     fn signal(&self, name: &str) {
         let pid = self.process.id().to_string();
         let sent = Command::new("kill")

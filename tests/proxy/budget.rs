@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::harness::account::{Account, Record, chat, credits};
 use crate::harness::client::{Answer, Client};
-use crate::harness::installation::{
-    Account, Installation, Record, Settings, chat, credits, installation, sidecar,
-};
+use crate::harness::configuration::Settings;
+use crate::harness::installation::{Installation, installation, sidecar};
 use crate::harness::sidecar::Sidecar;
 
 const CALLS: usize = 4_000;
