@@ -8,6 +8,7 @@ use super::Sidecar;
 use super::gate::Call;
 use super::identify::Caller;
 use super::meter::{Facts, Meter};
+use super::prices;
 use super::quote::{Demand, Quote, Tariff, Unpriceable};
 use super::refusal::Refusal;
 use super::route::Route;
@@ -178,12 +179,12 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         snapshot: &Snapshot,
         at: UnixMs,
     ) -> Result<Meter, Refusal> {
-        let prices = self.prices.load();
+        let current = self.prices.load();
         let tariff = match &call.demand {
             Demand::Flat(_) => Tariff::free(self.credit_usd),
             Demand::Tokens { .. } => {
                 let markup = route.config.markup_percent.or(snapshot.markup_percent);
-                let markup = markup.unwrap_or(prices.markup_percent);
+                let markup = markup.unwrap_or(current.markup_percent);
                 self.tariff(route, &call.model, markup, at)?
             }
         };
@@ -218,7 +219,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
             mode: snapshot.mode,
             at,
         };
-        Ok(Meter::new(facts, quote, prices.book.clone()))
+        Ok(Meter::new(facts, quote, current.book.clone()))
     }
 
     fn tariff(
@@ -228,9 +229,9 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         markup_percent: Decimal,
         at: UnixMs,
     ) -> Result<Tariff, Refusal> {
-        let prices = self.prices.load();
+        let current = self.prices.load();
         match (
-            prices.book.find(&route.provider, model, at),
+            current.book.find(&route.provider, model, at),
             route.config.unpriced,
         ) {
             (Some(price), _) => Ok(Tariff {
@@ -239,6 +240,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                 credit_usd: self.credit_usd,
                 markup_percent,
             }),
+            (None, _) if !current.is_known() => Err(prices::NOT_READ_YET),
             (None, Unpriced::Free) => Ok(Tariff::free(self.credit_usd)),
             (None, Unpriced::Refuse) => Err(Refusal::ModelNotPriced(model.to_owned())),
         }

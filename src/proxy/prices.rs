@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use rust_decimal::Decimal;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::refusal::Refusal;
 use crate::ledger::{Ledger, LedgerError};
 use crate::price::PriceBook;
 
@@ -28,7 +29,15 @@ impl Current {
             markup_percent: Decimal::ZERO,
         }
     }
+
+    /// Whether the ledger has been read.
+    pub fn is_known(&self) -> bool {
+        self.version != i64::MIN
+    }
 }
+
+/// Why there may be no price for a model that has one.
+pub const NOT_READ_YET: Refusal = Refusal::QuotaUnavailable("the prices have not been read yet");
 
 const LOOK_EACH: Duration = Duration::from_secs(1);
 
@@ -48,7 +57,8 @@ pub async fn follow<L: Ledger>(ledger: &L, current: &ArcSwap<Current>) {
     }
 }
 
-async fn refresh<L: Ledger>(ledger: &L, current: &ArcSwap<Current>) -> Result<(), LedgerError> {
+/// Reads the prices again where there is a newer version of the catalogue.
+pub async fn refresh<L: Ledger>(ledger: &L, current: &ArcSwap<Current>) -> Result<(), LedgerError> {
     if ledger.prices_version().await? == current.load().version {
         return Ok(());
     }
