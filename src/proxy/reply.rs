@@ -65,6 +65,10 @@ pub fn add_headers(
     let states: Vec<_> = lines.iter().zip(&admitted.seen.lines).collect();
     add_rate_limits(headers, &states, now);
     for (resource, names) in OPENAI {
+        // The upstream's speak of the operator's account, not of the caller's.
+        for name in &names {
+            headers.remove(name);
+        }
         // Of several windows, the one that is nearest to its limit.
         let of_it = states
             .iter()
@@ -104,6 +108,8 @@ fn add_rate_limits(headers: &mut HeaderMap, states: &[(&Line, &LineState)], now:
             let _ = write!(limits, ";t={}", seconds_to(line, now));
         }
     }
+    headers.remove(RATE_LIMIT_POLICY);
+    headers.remove(RATE_LIMIT);
     if !policies.is_empty() {
         set(headers, RATE_LIMIT_POLICY, &policies);
         set(headers, RATE_LIMIT, &limits);
