@@ -44,20 +44,22 @@ pub(super) async fn run(
     say(&admin.write_catalog(&catalog).await?, "changed", output)?;
 
     let mut said_at = Instant::now();
-    let touched = admin
-        .move_accounts(|accounts| {
+    let followed = admin
+        .move_accounts(|followed| {
             if said_at.elapsed() >= SAY_EACH {
                 said_at = Instant::now();
-                eprintln!("{accounts} accounts follow");
+                eprintln!("{} accounts follow their plans", followed.accounts);
             }
         })
         .await?;
-    if touched.is_empty() {
+    let accounts = followed.accounts;
+    if accounts == 0 {
         return Ok(());
     }
-    let told = catch_up::shards(&config, &touched).await;
-    let value = json!({ "accounts": "moved", "pending": told.is_pending() });
-    output.answer(&value, &told.say("accounts follow their plans"))
+    let told = catch_up::shards(&config, followed.shards).await;
+    let value = json!({ "change": "followed", "accounts": accounts, "pending": told.is_pending() });
+    let text = format!("{accounts} accounts follow their plans");
+    output.answer(&value, &told.say(&text))
 }
 
 fn say(differences: &[Difference], verb: &str, output: &Output) -> Result<(), Failure> {

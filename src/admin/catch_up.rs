@@ -47,10 +47,10 @@ pub(super) async fn account(config: &Config, account: &AccountId) -> Told {
 }
 
 /// Tells the store of the changes of these shards.
-pub(super) async fn shards(config: &Config, shards: &[ShardId]) -> Told {
+pub(super) async fn shards(config: &Config, shards: impl IntoIterator<Item = ShardId>) -> Told {
     told(config, async |live: &Live| {
         for shard in shards {
-            apply(live, *shard).await?;
+            apply(live, shard).await?;
         }
         Ok(())
     })

@@ -131,6 +131,9 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
     let config = cli.options.config.as_deref();
     match cli.command {
+        Command::Demo(_) if config.is_some() => Err(Failure::Usage(
+            "`tollgate demo` brings its own configuration: leave --config away, or use `tollgate serve`".into(),
+        )),
         Command::Demo(arguments) => demo::run(arguments, output).await,
         Command::Serve => serve::run(config, output).await,
         Command::Check => serve::check(config, output),

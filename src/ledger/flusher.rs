@@ -119,6 +119,12 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
     pub async fn flush_dirty(&self) -> bool {
         let mut well = true;
         for shard in self.dirty.take() {
+            if self.store.adopted(shard).is_none() {
+                // It must be checked first; whoever does that says what is wrong with it.
+                self.dirty.mark(shard);
+                well = false;
+                continue;
+            }
             match self.flush(shard).await {
                 Ok(Flushed::Drained(_)) => self.standing.succeeded(shard),
                 // Whoever is at it started before our entry was written, perhaps: look again.

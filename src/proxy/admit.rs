@@ -8,6 +8,7 @@ use super::Sidecar;
 use super::gate::Call;
 use super::identify::Caller;
 use super::meter::{Facts, Meter};
+use super::prices;
 use super::quote::{Demand, Quote, Tariff, Unpriceable};
 use super::refusal::Refusal;
 use super::route::Route;
@@ -27,8 +28,6 @@ const ATTEMPTS: usize = 6;
 
 const AWAY: Refusal = Refusal::QuotaUnavailable("the store is away");
 const BUSY: Refusal = Refusal::QuotaUnavailable("too many calls wait for the store");
-const NO_PRICES: Refusal =
-    Refusal::QuotaUnavailable("the ledger is away and its prices are not known yet");
 const RESTLESS: Refusal = Refusal::QuotaUnavailable("the account keeps changing");
 
 /// A call that may be forwarded, as long as its reservation lives.
@@ -180,12 +179,12 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         snapshot: &Snapshot,
         at: UnixMs,
     ) -> Result<Meter, Refusal> {
-        let prices = self.prices.load();
+        let current = self.prices.load();
         let tariff = match &call.demand {
             Demand::Flat(_) => Tariff::free(self.credit_usd),
             Demand::Tokens { .. } => {
                 let markup = route.config.markup_percent.or(snapshot.markup_percent);
-                let markup = markup.unwrap_or(prices.markup_percent);
+                let markup = markup.unwrap_or(current.markup_percent);
                 self.tariff(route, &call.model, markup, at)?
             }
         };
@@ -220,7 +219,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
             mode: snapshot.mode,
             at,
         };
-        Ok(Meter::new(facts, quote, prices.book.clone()))
+        Ok(Meter::new(facts, quote, current.book.clone()))
     }
 
     fn tariff(
@@ -230,12 +229,9 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         markup_percent: Decimal,
         at: UnixMs,
     ) -> Result<Tariff, Refusal> {
-        let prices = self.prices.load();
-        if !prices.is_known() {
-            return Err(NO_PRICES);
-        }
+        let current = self.prices.load();
         match (
-            prices.book.find(&route.provider, model, at),
+            current.book.find(&route.provider, model, at),
             route.config.unpriced,
         ) {
             (Some(price), _) => Ok(Tariff {
@@ -244,6 +240,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                 credit_usd: self.credit_usd,
                 markup_percent,
             }),
+            (None, _) if !current.is_known() => Err(prices::NOT_READ_YET),
             (None, Unpriced::Free) => Ok(Tariff::free(self.credit_usd)),
             (None, Unpriced::Refuse) => Err(Refusal::ModelNotPriced(model.to_owned())),
         }

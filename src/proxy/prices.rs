@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use rust_decimal::Decimal;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::refusal::Refusal;
 use crate::ledger::{Ledger, LedgerError};
 use crate::price::PriceBook;
 
@@ -20,23 +21,23 @@ pub struct Current {
 }
 
 impl Current {
-    /// Before the ledger has been reached: nothing has a price, so nothing that needs one is admitted.
+    /// Before the ledger has been reached: nothing has a price, and so nothing is admitted.
     pub fn none() -> Self {
         Self {
-            version: UNKNOWN,
+            version: i64::MIN,
             book: Arc::new(PriceBook::default()),
             markup_percent: Decimal::ZERO,
         }
     }
 
-    /// Whether the ledger has been reached: only then is a model without a price one that has none.
+    /// Whether the ledger has been read.
     pub fn is_known(&self) -> bool {
-        self.version != UNKNOWN
+        self.version != i64::MIN
     }
 }
 
-/// The version of no catalogue.
-const UNKNOWN: i64 = i64::MIN;
+/// Why there may be no price for a model that has one.
+pub const NOT_READ_YET: Refusal = Refusal::QuotaUnavailable("the prices have not been read yet");
 
 const LOOK_EACH: Duration = Duration::from_secs(1);
 
@@ -56,7 +57,7 @@ pub async fn follow<L: Ledger>(ledger: &L, current: &ArcSwap<Current>) {
     }
 }
 
-/// Reads the prices if there are newer ones.
+/// Reads the prices again where there is a newer version of the catalogue.
 pub async fn refresh<L: Ledger>(ledger: &L, current: &ArcSwap<Current>) -> Result<(), LedgerError> {
     if ledger.prices_version().await? == current.load().version {
         return Ok(());

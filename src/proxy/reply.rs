@@ -44,6 +44,10 @@ pub fn add_headers(
     charge: Option<Nanos>,
     now: UnixMs,
 ) {
+    // What the upstream says of its limits speaks of the operator's account there, not of the caller's here.
+    for name in OPENAI.iter().flat_map(|(_, names)| names) {
+        headers.remove(name);
+    }
     set(headers, RESERVATION, &admitted.id.to_string());
     let taken = charge.unwrap_or(Nanos(admitted.meter.quote().charge_claim().hold));
     set(

@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::health::{Dependency, Readiness};
 use super::identify::Keys;
@@ -40,8 +40,9 @@ const MAX_CONNECTIONS: usize = 10_000;
 const MAX_OPEN_CALLS: u32 = 65_536;
 /// How often readiness and gauges are looked after.
 const LOOK_EACH: Duration = Duration::from_millis(200);
-/// How long a start waits for the first look at store and ledger; what is away by then is told by readiness.
-const FIRST_LOOK: Duration = Duration::from_secs(5);
+/// How long a start waits for store and ledger before it says that they are away.
+const FIRST_CHECKS: Duration = Duration::from_secs(3);
+const FIRST_CHECK_EACH: Duration = Duration::from_millis(20);
 /// How long a clean end waits for the ledger: what is not flushed then is flushed by whoever comes next.
 const LAST_FLUSH: Duration = Duration::from_secs(5);
 
@@ -106,10 +107,8 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
         wait(&ended),
     ));
     doors.spawn(control::serve(control_door, wait(&ended)));
-    // Whoever calls as soon as it is announced must not be refused for what is merely not read yet.
-    let _ = timeout(FIRST_LOOK, house.look()).await;
-    house.tell(&readiness);
     let mut tasks = house.start(&readiness, telemetry);
+    house.first_checks(&readiness).await;
     announce(&Addresses {
         proxy,
         control,
@@ -263,12 +262,6 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         })
     }
 
-    /// Reads the prices and checks every shard, once. What fails is tried again by the tasks, which also say so.
-    async fn look(&self) {
-        let _ = prices::refresh(&*self.ledger, &self.prices).await;
-        self.keeper.round().await;
-    }
-
     /// Starts the tasks beside the calls; dropping the set ends them, and every step of each may be cut off.
     fn start(self: &Arc<Self>, readiness: &Readiness, telemetry: Telemetry) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
@@ -288,20 +281,31 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         tasks
     }
 
+    /// Waits for what a call needs. Where store or ledger is away the sidecar starts all the same, and says that it is
+    /// not ready.
+    async fn first_checks(&self, readiness: &Readiness) {
+        let checks = async {
+            while !self.keeper.round().await
+                || prices::refresh(&*self.ledger, &self.prices).await.is_err()
+            {
+                sleep(FIRST_CHECK_EACH).await;
+            }
+        };
+        let _ = timeout(FIRST_CHECKS, checks).await;
+        self.look(readiness);
+    }
+
     /// Keeps readiness and gauges true.
     async fn watch(&self, readiness: &Readiness) {
         let mut ticks = interval(LOOK_EACH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.tell(readiness);
-            self.metrics
-                .endings_waiting(self.settler.open_or_ending() as u64);
+            self.look(readiness);
         }
     }
 
-    /// Tells readiness and the gauges which dependency is away.
-    fn tell(&self, readiness: &Readiness) {
+    fn look(&self, readiness: &Readiness) {
         let tell = |dependency, away: Option<Away>| match away {
             Some(away) => readiness.away(dependency, away.since, away.reason),
             None => readiness.set_ready(dependency),
@@ -313,6 +317,8 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         tell(Dependency::Store, health.store.or(health.lost));
         tell(Dependency::Ledger, health.ledger);
         tell(Dependency::Applier, self.applier.away());
+        self.metrics
+            .endings_waiting(self.settler.open_or_ending() as u64);
     }
 }
 

@@ -18,6 +18,7 @@ async fn wrong_usage_is_2() {
         &["explain", "acme"],
         &["rebuild"],
         &["prices", "import", "file"],
+        &["demo", "--config", "tollgate.toml"],
     ] {
         let ran = place.run(words);
         assert_eq!(ran.code, 2, "{words:?}: {ran:?}");

@@ -1,5 +1,7 @@
 //! `verify` and `flush`: store and ledger add up, whatever is on its way, and what does not is named.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use tollgate::clock::Clock;
 use tollgate::ledger::{Checked, Ledger, PostgresLedger};
@@ -7,7 +9,7 @@ use tollgate::money::{Amount, Nanos};
 use tollgate::quota::redis::RedisStore;
 use tollgate::quota::{
     AccountId, Admission, Count, CounterKey, Line, Outcome, ReservationId, Reserve, Reserved,
-    Settle, SettleAnswer, Store,
+    Settle, SettleAnswer, Store, Version,
 };
 
 use super::{Installation, some_account};
@@ -17,7 +19,7 @@ const QUOTA: &str = "\
 [[plan]]
 key = \"project\"
 name = \"Project\"
-quotas = [{ resource = \"tokens\", window = \"month\", limit = 1000 }]
+quotas = [{ resource = \"tokens\", window = \"month\", limit = 1_000_000 }]
 ";
 
 /// An account with credit and a quota, and a sidecar's store that serves it.
@@ -52,19 +54,18 @@ impl Customer {
 
     /// Holds so much of the wallet and of the quota.
     async fn hold(&self, amount: i64) -> (ReservationId, Line) {
-        let view = self.store.account(&self.id).await.unwrap().unwrap();
         let key: CounterKey = "account/tokens/month".parse().unwrap();
         let line = Line {
             span: key.window.span(Clock::System.now(), None),
             key,
             amount: Amount(amount),
             floor: Amount(0),
-            limit: Amount(1000),
+            limit: Amount(1_000_000),
         };
-        let reserve = Reserve {
+        let mut reserve = Reserve {
             id: ReservationId::new(),
             account: self.id.clone(),
-            version: view.snapshot.version,
+            version: Version(0),
             charge: Nanos(amount),
             floor: Nanos(0),
             lines: vec![line.clone()],
@@ -73,9 +74,13 @@ impl Customer {
             admission: Admission::Strict,
             detail: "{}".into(),
         };
-        let held = self.store.reserve(&reserve).await.unwrap();
-        assert!(matches!(held, Reserved::Held { .. }), "{held:?}");
-        (reserve.id, line)
+        loop {
+            match self.store.reserve(&reserve).await.unwrap() {
+                Reserved::Held { .. } => return (reserve.id, line),
+                Reserved::Stale(snapshot) => reserve.version = snapshot.version,
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     async fn settle(&self, (id, line): (ReservationId, Line), used: i64) {
@@ -138,7 +143,7 @@ async fn what_is_held_and_what_is_not_flushed_is_no_drift() {
     let limit = &shown["limits"][0];
     assert_eq!(
         (&limit["used"], &limit["held"], &limit["left"]),
-        (&60.into(), &70.into(), &870.into())
+        (&60.into(), &70.into(), &999_870.into())
     );
     assert!(limit["resets_at"].is_string());
 
@@ -153,6 +158,54 @@ async fn what_is_held_and_what_is_not_flushed_is_no_drift() {
             .await
             .unwrap();
     assert_eq!(charged, 60);
+}
+
+#[tokio::test]
+async fn debt_that_a_grant_pays_is_no_drift() {
+    let customer = Customer::new().await;
+    let (place, id) = (&customer.place, customer.id.as_str());
+    let all = customer.hold(500).await;
+    customer.settle(all, 1_000_000_300).await;
+    let shown = place.value(&["account", "show", id]);
+    assert_eq!(shown["debt_nanos"], 300);
+    assert_eq!(shown["available_nanos"], -300);
+    place.says(&["verify"]);
+
+    place.says(&["grant", id, "0.000001"]);
+    for _ in 0..2 {
+        let shown = place.value(&["account", "show", id]);
+        assert_eq!(shown["debt_nanos"], 0, "new credit pays debt first");
+        assert_eq!(shown["available_nanos"], 700);
+        place.says(&["verify"]);
+        place.says(&["flush"]);
+    }
+    assert_eq!(place.number("SELECT debt_nanos FROM account").await, 0);
+}
+
+#[tokio::test]
+async fn it_finds_nothing_while_calls_grants_and_flushes_go_on() {
+    let customer = Arc::new(Customer::new().await);
+    let operator = customer.clone();
+    let commands = tokio::task::spawn_blocking(move || {
+        let (place, id) = (&operator.place, operator.id.as_str());
+        for round in 0..2 {
+            place.says(&["grant", id, "1", "--source-ref", &format!("round-{round}")]);
+            place.says(&["verify"]);
+            place.says(&["flush"]);
+            place.says(&["verify"]);
+        }
+    });
+    let mut calls = 0;
+    while !commands.is_finished() {
+        let hold = customer.hold(3).await;
+        customer.settle(hold, calls % 2).await;
+        calls += 1;
+    }
+    commands.await.unwrap();
+    customer.place.says(&["flush"]);
+    customer.place.says(&["verify"]);
+    let records = "SELECT count(*) FROM usage_record";
+    assert_eq!(customer.place.number(records).await, calls);
 }
 
 #[tokio::test]

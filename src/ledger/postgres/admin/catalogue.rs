@@ -3,7 +3,7 @@
 //! The plan is written first and its accounts follow in batches, so that no shard is locked for long. A plan whose
 //! accounts have not all followed is found by its editions, so an `apply` that was cut off is finished by the next one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rust_decimal::Decimal;
 use sqlx::types::Json;
@@ -32,6 +32,15 @@ const MOVED: &str = "UPDATE plan SET moved_edition = $2 WHERE key = $1 AND moved
 
 /// Accounts that follow their plan in one transaction.
 const BATCH: i64 = 100;
+
+/// How far edited plans have reached their accounts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Followed {
+    /// How many accounts know.
+    pub accounts: usize,
+    /// The shards that have a change for the store.
+    pub shards: BTreeSet<ShardId>,
+}
 
 /// One thing that a catalogue changes.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,23 +108,21 @@ impl Admin {
         .await
     }
 
-    /// Tells the accounts of every edited plan, calling `progress` with how many know after each batch. Returns the
-    /// shards that have a change for the store.
+    /// Tells the accounts of every edited plan, calling `progress` after each batch.
     pub async fn move_accounts(
         &self,
-        mut progress: impl FnMut(usize),
-    ) -> Result<Vec<ShardId>, LedgerError> {
-        let mut moved = 0;
-        let mut touched = Vec::new();
+        mut progress: impl FnMut(&Followed),
+    ) -> Result<Followed, LedgerError> {
+        let mut followed = Followed::default();
         while let Some((plan, edition)) = self.unmoved_plan().await? {
             for shard in self.shards_of_plan(&plan).await? {
                 let mut after = String::new();
                 while let Some((last, count)) = self.move_batch(shard, &plan, &after).await? {
                     after = last;
-                    moved += count;
-                    progress(moved);
+                    followed.accounts += count;
+                    followed.shards.insert(shard);
+                    progress(&followed);
                 }
-                touched.push(shard);
             }
             self.run(async |conn| {
                 let done = sqlx::query(MOVED).bind(&plan).bind(edition);
@@ -123,9 +130,7 @@ impl Admin {
             })
             .await?;
         }
-        touched.sort_unstable();
-        touched.dedup();
-        Ok(touched)
+        Ok(followed)
     }
 
     async fn unmoved_plan(&self) -> Result<Option<(String, i64)>, LedgerError> {

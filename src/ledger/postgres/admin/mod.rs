@@ -18,7 +18,7 @@ mod keys;
 mod prices;
 
 pub use accounts::{AccountEdit, AccountRow};
-pub use catalogue::Difference;
+pub use catalogue::{Difference, Followed};
 pub use grants::{Granted, NewGrant};
 pub use keys::{KeyRow, NewKey};
 pub use prices::PricesChanged;
