@@ -4,6 +4,7 @@ mod answers;
 mod blind;
 mod budget;
 mod changes;
+mod chaos;
 mod crash;
 mod doors;
 mod flat;
