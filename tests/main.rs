@@ -1,6 +1,7 @@
 //! Every test that goes through the public face: one binary, a file a behaviour.
 
 mod harness;
-mod provider_data;
-mod store;
 mod ledger;
+mod provider_data;
+mod redis;
+mod store;
