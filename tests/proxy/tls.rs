@@ -11,8 +11,8 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use crate::harness::client::post;
 use crate::harness::account::chat;
+use crate::harness::client::post;
 use crate::harness::configuration::Settings;
 use crate::harness::installation::{MODEL, installation};
 use crate::harness::sidecar::Sidecar;

@@ -130,6 +130,11 @@ impl RedisStore {
         Ok(store)
     }
 
+    /// The hash tag that all keys of a shard carry: it tells an operator which slot of a Cluster they are in.
+    pub fn hash_tag(&self, shard: ShardId) -> String {
+        self.keys.tag(shard)
+    }
+
     fn link(&self, shard: ShardId) -> &Link {
         &self.links[usize::from(shard.0) % self.links.len()]
     }
