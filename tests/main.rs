@@ -1,6 +1,6 @@
 //! Every test that goes through the public face: one binary, a file a behaviour.
 
 mod harness;
+mod ledger;
 mod provider_data;
 mod store;
-mod ledger;
