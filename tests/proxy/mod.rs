@@ -19,4 +19,5 @@ mod refusals;
 mod requests;
 mod shutdown;
 mod streams;
+mod tls;
 mod upstream_failures;
