@@ -5,6 +5,7 @@
 //! - [`quota`]: reservations and the live store. It knows no HTTP, no SQL and no provider.
 //! - [`ledger`]: the durable truth, and the tasks between it and the store. It knows no HTTP.
 //! - [`price`], [`catalog`]: what a call costs. No I/O.
+//! - [`admin`]: the commands, the only place that knows arguments and exit codes.
 //! - [`dialect`]: what providers' requests and answers mean. No store, no ledger.
 //! - [`config`], [`telemetry`]: what the operator says, and what the operator sees.
 //! - [`proxy`]: a call's path through all of these, and the doors it comes in by.
@@ -15,6 +16,8 @@
 pub mod clock;
 pub mod money;
 
+#[cfg(feature = "proxy")]
+pub mod admin;
 #[cfg(feature = "proxy")]
 pub mod catalog;
 #[cfg(feature = "proxy")]

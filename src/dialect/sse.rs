@@ -49,14 +49,14 @@ impl Scanner {
     /// Reads a piece. `judge` sees the data of each event that ends in it; what may go on is put behind `out`.
     pub fn push(
         &mut self,
-        piece: Bytes,
+        piece: &Bytes,
         out: &mut VecDeque<Bytes>,
         mut judge: impl FnMut(&[u8]) -> Verdict,
     ) {
         // Where the bytes begin that are decided to pass, and where the event begins that is being read.
         let (mut passing, mut event) = (0, 0);
         let mut scan = Scan::default();
-        while let Some(end) = self.lines.next_event_end(&piece, &mut scan) {
+        while let Some(end) = self.lines.next_event_end(piece, &mut scan) {
             let hidden = self.end_event(&piece[event..end], &mut judge) == Verdict::Hide;
             if self.may_hide && hidden {
                 pass(out, piece.slice(passing..event));
@@ -229,7 +229,7 @@ mod tests {
         for cut in cuts.iter().copied().chain([stream.len()]) {
             let cut = cut.clamp(from, stream.len());
             scanner.push(
-                Bytes::copy_from_slice(&stream[from..cut]),
+                &Bytes::copy_from_slice(&stream[from..cut]),
                 &mut out,
                 &mut judge,
             );

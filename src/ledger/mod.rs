@@ -14,6 +14,7 @@ use crate::quota::{
 
 mod any;
 mod applier;
+pub mod audit;
 mod batch;
 mod check;
 pub mod decide;

@@ -1,6 +1,7 @@
 //! Admit: hold what the call may use at the most, or refuse it with all the numbers.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use rust_decimal::Decimal;
 
@@ -8,6 +9,7 @@ use super::Sidecar;
 use super::gate::Call;
 use super::identify::Caller;
 use super::meter::{Facts, Meter};
+use super::prices;
 use super::quote::{Demand, Quote, Tariff, Unpriceable};
 use super::refusal::Refusal;
 use super::route::Route;
@@ -26,6 +28,7 @@ use crate::quota::{
 const ATTEMPTS: usize = 6;
 
 const AWAY: Refusal = Refusal::QuotaUnavailable("the store is away");
+const BUSY: Refusal = Refusal::QuotaUnavailable("too many calls wait for the store");
 const RESTLESS: Refusal = Refusal::QuotaUnavailable("the account keeps changing");
 
 /// A call that may be forwarded, as long as its reservation lives.
@@ -34,8 +37,6 @@ pub struct Admitted {
     pub id: ReservationId,
     /// Says how it ends.
     pub meter: Arc<Meter>,
-    /// What the account was held to.
-    pub snapshot: Arc<Snapshot>,
     /// What the decision saw.
     pub seen: Seen,
     /// In monitor mode, what it would have been refused with.
@@ -59,20 +60,17 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         for _ in 0..ATTEMPTS {
             snapshot = self.checked(snapshot, &mut caller).await?;
             let meter = Arc::new(self.meter(route, &caller, call, &snapshot, now)?);
-            if self
-                .store
-                .adopted(account.shard(self.store.shards()))
-                .is_none()
-            {
-                return Err(AWAY);
-            }
-            let permit = room.take().ok_or(AWAY)?;
+            self.refuse_unchecked(&account)?;
+            let permit = room.take().ok_or(BUSY)?;
             let id = ReservationId::new();
             let reservation = self
                 .settler
                 .open(permit, id, account.clone(), meter.clone());
             let claim = self.claim(id, &meter, &snapshot);
-            let answer = match self.store.reserve(&claim).await {
+            let asked = Instant::now();
+            let answer = self.store.reserve(&claim).await;
+            self.metrics.reserve.record(asked.elapsed());
+            let answer = match answer {
                 // It may have been held all the same: dropping the reservation releases it (rule 5).
                 Err(StoreError::Away(_) | StoreError::Nonsense(_)) => return Err(AWAY),
                 answer => answer,
@@ -82,10 +80,10 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                 let would_refuse = (!fits).then(shortage).flatten();
                 let would_refuse = would_refuse.map(|shortage| shortage.kind.code());
                 meter.would_refuse(would_refuse);
+                self.metrics.admitted(would_refuse);
                 let admitted = Admitted {
                     id,
                     meter,
-                    snapshot,
                     seen,
                     would_refuse,
                 };
@@ -106,10 +104,23 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                     ));
                 }
                 Ok(Reserved::Held { .. } | Reserved::Ended(_)) => return Err(RESTLESS),
-                Err(_) => return Err(AWAY),
+                Err(_) => {
+                    self.keeper.wake();
+                    return Err(AWAY);
+                }
             }
         }
         Err(RESTLESS)
+    }
+
+    /// Refuses a claim on a shard that must be checked first, without asking the store (rule 21).
+    fn refuse_unchecked(&self, account: &AccountId) -> Result<(), Refusal> {
+        let shard = account.shard(self.store.shards());
+        if self.store.adopted(shard).is_none() {
+            self.keeper.wake();
+            return Err(AWAY);
+        }
+        Ok(())
     }
 
     /// Refuses suspended accounts and revoked keys. What a cached snapshot says against a caller is asked again, so
@@ -173,12 +184,12 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         snapshot: &Snapshot,
         at: UnixMs,
     ) -> Result<Meter, Refusal> {
-        let prices = self.prices.load();
+        let current = self.prices.load();
         let tariff = match &call.demand {
             Demand::Flat(_) => Tariff::free(self.credit_usd),
             Demand::Tokens { .. } => {
                 let markup = route.config.markup_percent.or(snapshot.markup_percent);
-                let markup = markup.unwrap_or(prices.markup_percent);
+                let markup = markup.unwrap_or(current.markup_percent);
                 self.tariff(route, &call.model, markup, at)?
             }
         };
@@ -213,7 +224,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
             mode: snapshot.mode,
             at,
         };
-        Ok(Meter::new(facts, quote, prices.book.clone()))
+        Ok(Meter::new(facts, quote, current.book.clone()))
     }
 
     fn tariff(
@@ -223,9 +234,9 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         markup_percent: Decimal,
         at: UnixMs,
     ) -> Result<Tariff, Refusal> {
-        let prices = self.prices.load();
+        let current = self.prices.load();
         match (
-            prices.book.find(&route.provider, model, at),
+            current.book.find(&route.provider, model, at),
             route.config.unpriced,
         ) {
             (Some(price), _) => Ok(Tariff {
@@ -234,6 +245,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                 credit_usd: self.credit_usd,
                 markup_percent,
             }),
+            (None, _) if !current.is_known() => Err(prices::NOT_READ_YET),
             (None, Unpriced::Free) => Ok(Tariff::free(self.credit_usd)),
             (None, Unpriced::Refuse) => Err(Refusal::ModelNotPriced(model.to_owned())),
         }

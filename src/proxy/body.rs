@@ -155,7 +155,7 @@ impl MeteredStream {
             match ready!(self.body.poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
-                        self.meter.read(data);
+                        self.meter.read(&data);
                     }
                 }
                 Some(Err(error)) => {

@@ -31,7 +31,7 @@ const WHOLE_UP_TO_BYTES: usize = 1024 * 1024;
 const PIECES_WAITING: usize = 16;
 /// How much of an answer, and for how long, is still read for its usage when its caller is gone.
 const DRAIN_BYTES: usize = 64 * 1024 * 1024;
-const DRAIN_TIME: Duration = Duration::from_secs(120);
+const DRAIN_TIME: Duration = Duration::from_mins(2);
 
 impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
     /// Forwards a call that costs nothing.

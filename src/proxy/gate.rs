@@ -20,7 +20,7 @@ use crate::money::Nanos;
 /// A request that may go on.
 pub enum Gated {
     /// It costs nothing: it only needs a live key of an active account.
-    Free(Forwardable),
+    Free(Box<Forwardable>),
     /// It must be admitted.
     Metered(Box<Call>),
 }
@@ -68,6 +68,8 @@ pub enum AnswerKind {
 /// The most tags of a call, and the longest text a caller may say of itself.
 const MAX_TAGS: usize = 16;
 const MAX_SCOPE_BYTES: usize = 128;
+/// Counting the tokens of more than this takes longer than other calls should wait.
+const READ_IN_PLACE_UP_TO_BYTES: usize = 64 * 1024;
 
 /// Reads a request as far as its route needs.
 pub async fn gate(route: &Route, request: Request<Incoming>) -> Result<Gated, Refusal> {
@@ -77,7 +79,7 @@ pub async fn gate(route: &Route, request: Request<Incoming>) -> Result<Gated, Re
     let (head, body) = request.into_parts();
     refuse_too_large(&head.headers, route.config.max_body_bytes)?;
     match &route.config.meter {
-        Meter::None => Ok(Gated::Free(passing(route, head, path, body))),
+        Meter::None => Ok(Gated::Free(Box::new(passing(route, head, path, body)))),
         Meter::Flat(charge) => {
             let demand = Demand::Flat(charge.clone());
             let call = Call {
@@ -91,10 +93,12 @@ pub async fn gate(route: &Route, request: Request<Incoming>) -> Result<Gated, Re
             Ok(Gated::Metered(Box::new(call)))
         }
         Meter::OpenAi => match openai::endpoint(&head.method, &path) {
-            Some(Endpoint::Models) => Ok(Gated::Free(passing(route, head, path, body))),
+            Some(Endpoint::Models) => Ok(Gated::Free(Box::new(passing(route, head, path, body)))),
             Some(endpoint) => openai_call(route, endpoint, head, path, body).await,
-            None if route.config.unknown_paths == UnknownPaths::Free => {
-                Ok(Gated::Free(passing(route, head, path, body)))
+            None if route.config.unknown_paths == UnknownPaths::Free
+                && !openai::might_be_metered(&path) =>
+            {
+                Ok(Gated::Free(Box::new(passing(route, head, path, body))))
             }
             None => Err(Refusal::path_not_allowed(&path)),
         },
@@ -114,7 +118,7 @@ async fn openai_call(
     body: Incoming,
 ) -> Result<Gated, Refusal> {
     let body = buffered(body, route.config.max_body_bytes).await?;
-    let mut read = openai::read_request(endpoint, body)?;
+    let mut read = read_request(endpoint, body).await?;
     if read.estimate.has_output && read.estimate.output_tokens.is_none() {
         read.estimate.output_tokens = Some(route.config.assume_output_tokens);
     }
@@ -137,6 +141,15 @@ async fn openai_call(
         },
     };
     Ok(Gated::Metered(Box::new(call)))
+}
+
+/// Reads a body; a large one away from the tasks that others' calls run on.
+async fn read_request(endpoint: Endpoint, body: Bytes) -> Result<openai::ReadRequest, Refusal> {
+    if body.len() <= READ_IN_PLACE_UP_TO_BYTES {
+        return Ok(openai::read_request(endpoint, &body)?);
+    }
+    let read = tokio::task::spawn_blocking(move || openai::read_request(endpoint, &body)).await;
+    Ok(read.map_err(|_| invalid("the body cannot be read", None))??)
 }
 
 /// A length that is said beforehand is believed when it is too much.

@@ -90,7 +90,8 @@ impl Readiness {
     }
 
     /// Whether calls are served.
-    pub fn is_ready(&self) -> bool {
+    #[cfg(test)]
+    fn is_ready(&self) -> bool {
         let state = self.0.lock();
         state.phase == Phase::Serving && state.away.is_empty()
     }

@@ -15,7 +15,7 @@ use self::route::{Route, Routes};
 use self::snapshots::Snapshots;
 use crate::clock::Clock;
 use crate::config::RefusalConfig;
-use crate::ledger::{Ledger, Loader};
+use crate::ledger::{Keeper, Ledger, Loader};
 use crate::quota::{Settler, Store};
 use crate::telemetry::Metrics;
 
@@ -45,6 +45,7 @@ struct Sidecar<S, L> {
     store: Arc<S>,
     ledger: Arc<L>,
     loader: Arc<Loader<S, L>>,
+    keeper: Arc<Keeper<S, L>>,
     settler: Arc<Settler>,
     keys: Keys,
     snapshots: Snapshots,
@@ -80,7 +81,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
     ) -> Result<Response<ProxyBody>, Refusal> {
         let caller = self.keys.identify(request.headers(), &*self.ledger).await?;
         match gate(route, request).await? {
-            Gated::Free(call) => self.pass_free(route, caller, call).await,
+            Gated::Free(call) => self.pass_free(route, caller, *call).await,
             Gated::Metered(call) => {
                 let (admitted, reservation) = self.admit(route, caller, &call).await?;
                 self.forward(route, *call, admitted, reservation).await

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use rust_decimal::Decimal;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::refusal::Refusal;
 use crate::ledger::{Ledger, LedgerError};
 use crate::price::PriceBook;
 
@@ -35,6 +36,9 @@ impl Current {
     }
 }
 
+/// Why there may be no price for a model that has one.
+pub const NOT_READ_YET: Refusal = Refusal::QuotaUnavailable("the prices have not been read yet");
+
 const LOOK_EACH: Duration = Duration::from_secs(1);
 
 /// Follows the catalogue for ever.
@@ -53,7 +57,8 @@ pub async fn follow<L: Ledger>(ledger: &L, current: &ArcSwap<Current>) {
     }
 }
 
-async fn refresh<L: Ledger>(ledger: &L, current: &ArcSwap<Current>) -> Result<(), LedgerError> {
+/// Reads the prices again where there is a newer version of the catalogue.
+pub async fn refresh<L: Ledger>(ledger: &L, current: &ArcSwap<Current>) -> Result<(), LedgerError> {
     if ledger.prices_version().await? == current.load().version {
         return Ok(());
     }

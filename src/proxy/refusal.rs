@@ -83,7 +83,7 @@ const SHOWN_PATH_CHARS: usize = 200;
 const IN_FLIGHT_RETRY: Duration = Duration::from_millis(250);
 const AWAY_RETRY: Duration = Duration::from_secs(1);
 /// SDKs that wait longer than this for a window to end do no one a service.
-const LONGEST_SENSIBLE_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_SENSIBLE_WAIT: Duration = Duration::from_mins(1);
 
 impl Refusal {
     /// Refuses a path, which is shown as far as it may be of use.

@@ -44,6 +44,10 @@ pub fn add_headers(
     charge: Option<Nanos>,
     now: UnixMs,
 ) {
+    // What the upstream says of its limits speaks of the operator's account there, not of the caller's here.
+    for name in OPENAI.iter().flat_map(|(_, names)| names) {
+        headers.remove(name);
+    }
     set(headers, RESERVATION, &admitted.id.to_string());
     let taken = charge.unwrap_or(Nanos(admitted.meter.quote().charge_claim().hold));
     set(
@@ -61,6 +65,10 @@ pub fn add_headers(
     let states: Vec<_> = lines.iter().zip(&admitted.seen.lines).collect();
     add_rate_limits(headers, &states, now);
     for (resource, names) in OPENAI {
+        // The upstream's speak of the operator's account, not of the caller's.
+        for name in &names {
+            headers.remove(name);
+        }
         // Of several windows, the one that is nearest to its limit.
         let of_it = states
             .iter()
@@ -100,6 +108,8 @@ fn add_rate_limits(headers: &mut HeaderMap, states: &[(&Line, &LineState)], now:
             let _ = write!(limits, ";t={}", seconds_to(line, now));
         }
     }
+    headers.remove(RATE_LIMIT_POLICY);
+    headers.remove(RATE_LIMIT);
     if !policies.is_empty() {
         set(headers, RATE_LIMIT_POLICY, &policies);
         set(headers, RATE_LIMIT, &limits);

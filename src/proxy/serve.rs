@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::health::{Dependency, Readiness};
 use super::identify::Keys;
@@ -40,6 +40,9 @@ const MAX_CONNECTIONS: usize = 10_000;
 const MAX_OPEN_CALLS: u32 = 65_536;
 /// How often readiness and gauges are looked after.
 const LOOK_EACH: Duration = Duration::from_millis(200);
+/// How long a start waits for store and ledger before it says that they are away.
+const FIRST_CHECKS: Duration = Duration::from_secs(3);
+const FIRST_CHECK_EACH: Duration = Duration::from_millis(20);
 /// How long a clean end waits for the ledger: what is not flushed then is flushed by whoever comes next.
 const LAST_FLUSH: Duration = Duration::from_secs(5);
 
@@ -105,6 +108,7 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
     ));
     doors.spawn(control::serve(control_door, wait(&ended)));
     let mut tasks = house.start(&readiness, telemetry);
+    house.first_checks(&readiness).await;
     announce(&Addresses {
         proxy,
         control,
@@ -194,13 +198,15 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
     ) -> Self {
         let keeper = Arc::new(Keeper::new(store.clone(), ledger.clone(), clock.clone()));
         let applier = Arc::new(Applier::new(store.clone(), ledger.clone(), clock.clone()));
-        let flusher = Arc::new(Flusher::new(
+        let flusher = Flusher::new(
             store.clone(),
             ledger.clone(),
             keeper.clone(),
             applier.clone(),
             clock.clone(),
-        ));
+        );
+        let (flushed, now) = (metrics.clone(), clock.clone());
+        let flusher = Arc::new(flusher.telling(move |entries| flushed.flushed(entries, now.now())));
         let loader = Arc::new(Loader::new(store.clone(), ledger.clone()));
         let deadline = Duration::from_millis(config.store.deadline_ms.unsigned_abs());
         let settings = SettlerSettings {
@@ -243,6 +249,7 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
             store: self.store.clone(),
             ledger: self.ledger.clone(),
             loader: self.loader.clone(),
+            keeper: self.keeper.clone(),
             settler: self.settler.clone(),
             keys: Keys::default(),
             snapshots: Snapshots::default(),
@@ -276,26 +283,44 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         tasks
     }
 
+    /// Waits for what a call needs. Where store or ledger is away the sidecar starts all the same, and says that it is
+    /// not ready.
+    async fn first_checks(&self, readiness: &Readiness) {
+        let checks = async {
+            while !self.keeper.round().await
+                || prices::refresh(&*self.ledger, &self.prices).await.is_err()
+            {
+                sleep(FIRST_CHECK_EACH).await;
+            }
+        };
+        let _ = timeout(FIRST_CHECKS, checks).await;
+        self.look(readiness);
+    }
+
     /// Keeps readiness and gauges true.
     async fn watch(&self, readiness: &Readiness) {
         let mut ticks = interval(LOOK_EACH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.look(readiness);
+        }
+    }
+
+    fn look(&self, readiness: &Readiness) {
         let tell = |dependency, away: Option<Away>| match away {
             Some(away) => readiness.away(dependency, away.since, away.reason),
             None => readiness.set_ready(dependency),
         };
-        loop {
-            ticks.tick().await;
-            let health = self.keeper.health();
-            self.metrics
-                .store_up(health.store.is_none() && health.lost.is_none());
-            self.metrics.ledger_up(health.ledger.is_none());
-            tell(Dependency::Store, health.store.or(health.lost));
-            tell(Dependency::Ledger, health.ledger);
-            tell(Dependency::Applier, self.applier.away());
-            self.metrics
-                .endings_waiting(self.settler.open_or_ending() as u64);
-        }
+        let health = self.keeper.health();
+        self.metrics
+            .store_up(health.store.is_none() && health.lost.is_none());
+        self.metrics.ledger_up(health.ledger.is_none());
+        tell(Dependency::Store, health.store.or(health.lost));
+        tell(Dependency::Ledger, health.ledger);
+        tell(Dependency::Applier, self.applier.away());
+        self.metrics
+            .endings_waiting(self.settler.open_or_ending() as u64);
     }
 }
 

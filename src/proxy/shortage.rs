@@ -135,6 +135,10 @@ impl Shortage {
     }
 }
 
+#[expect(
+    clippy::ref_option,
+    reason = "serde hands over a reference to the field"
+)]
 fn as_rfc3339<S: Serializer>(at: &Option<UnixMs>, serializer: S) -> Result<S::Ok, S::Error> {
     at.map(UnixMs::to_rfc3339).serialize(serializer)
 }

@@ -39,7 +39,7 @@ impl StreamMeter {
     }
 
     /// Reads what the upstream sent.
-    pub fn read(&mut self, piece: Bytes) {
+    pub fn read(&mut self, piece: &Bytes) {
         let meter = &self.meter;
         self.reader
             .push(piece, &mut self.pieces, |chunk| note(meter, chunk));

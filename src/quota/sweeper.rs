@@ -167,7 +167,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_sweeper_that_saw_the_store_away_waits_one_deadline() {
-        let deadline = Duration::from_secs(60);
+        let deadline = Duration::from_mins(1);
         let mut visit = visit();
         assert!(
             !visit.is_too_early(UnixMs(0), deadline),
@@ -183,7 +183,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_sweeper_that_saw_the_clock_jump_waits_one_deadline() {
-        let deadline = Duration::from_secs(60);
+        let deadline = Duration::from_mins(1);
         let mut visit = visit();
         assert!(!visit.is_too_early(UnixMs(0), deadline));
         tokio::time::advance(Duration::from_secs(1)).await;

@@ -42,7 +42,7 @@ impl Server {
         Self::with_options(&[])
     }
 
-    fn with_options(options: &[&str]) -> Self {
+    pub fn with_options(options: &[&str]) -> Self {
         let directory = TempDir::new().expect("there is a place for temporary files");
         let mut server = Self {
             port: free_port(),

@@ -102,10 +102,9 @@ impl AnswerReader {
         } else if self.at_name
             && self.depth == 1
             && !matches!(byte, b',' | b' ' | b'\n' | b'\r' | b'\t' | b':')
+            && self.name.len() <= MAX_NAME_BYTES
         {
-            if self.name.len() <= MAX_NAME_BYTES {
-                self.name.push(byte);
-            }
+            self.name.push(byte);
         }
     }
 

@@ -18,8 +18,8 @@ const MAX_CHOICES: i64 = 128;
 const MAX_OUTPUT_TOKENS: i64 = 10_000_000;
 
 /// Reads a call's body.
-pub fn read_request(endpoint: Endpoint, body: Bytes) -> Result<ReadRequest, InvalidRequest> {
-    let object = members(&body)?;
+pub fn read_request(endpoint: Endpoint, body: &Bytes) -> Result<ReadRequest, InvalidRequest> {
+    let object = members(body)?;
     let model = object.text("model").ok().flatten();
     let model = model.filter(|model| !model.is_empty() && model.len() <= MAX_MODEL_BYTES);
     let model =
@@ -49,7 +49,7 @@ pub fn read_request(endpoint: Endpoint, body: Bytes) -> Result<ReadRequest, Inva
     };
     let stream = read(&object, "stream", "expected true or false")?.unwrap_or(false);
     let asked = if stream {
-        ask_for_usage(&body, &object)?
+        ask_for_usage(body, &object)?
     } else {
         None
     };
@@ -110,8 +110,10 @@ fn ask_for_usage(body: &Bytes, object: &Object) -> Result<Option<Bytes>, Invalid
     const NAME: &str = "stream_options";
     let expected = || InvalidRequest::new(NAME, "expected an object with include_usage");
     let Some(options) = object.get(NAME) else {
-        return Ok(Some(match null_at(body, object, NAME) {
-            Some(null) => replaced(body, null, r#"{"include_usage":true}"#),
+        // It may stand there as null.
+        let null = object.iter().find(|(name, _)| *name == NAME);
+        return Ok(Some(match null {
+            Some((_, null)) => replaced(body, null, r#"{"include_usage":true}"#),
             None => after_brace(body, r#""stream_options":{"include_usage":true},"#),
         }));
     };
@@ -124,22 +126,16 @@ fn ask_for_usage(body: &Bytes, object: &Object) -> Result<Option<Bytes>, Invalid
         return Ok(None);
     }
     let others = inner.iter().filter(|(name, _)| *name != "include_usage");
-    let others: String = others
-        .map(|(name, value)| format!(",{}:{}", quoted(name), value.get()))
-        .collect();
-    let asked = format!(r#"{{"include_usage":true{others}}}"#);
+    let mut asked = r#"{"include_usage":true"#.to_owned();
+    for (name, value) in others {
+        asked.extend([",", &quoted(name), ":", value.get()]);
+    }
+    asked.push('}');
     Ok(Some(replaced(body, options, &asked)))
 }
 
 fn quoted(name: &str) -> String {
     serde_json::Value::from(name).to_string()
-}
-
-fn null_at<'a>(_body: &Bytes, object: &Object<'a>, name: &str) -> Option<&'a RawValue> {
-    object
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, value)| value)
 }
 
 /// The body with one of its values in another wording.

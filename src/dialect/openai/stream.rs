@@ -41,7 +41,7 @@ impl StreamReader {
     }
 
     /// Reads a piece; what may go on to the caller is put behind `out`, what the events said goes to `note`.
-    pub fn push(&mut self, piece: Bytes, out: &mut VecDeque<Bytes>, mut note: impl FnMut(Chunk)) {
+    pub fn push(&mut self, piece: &Bytes, out: &mut VecDeque<Bytes>, mut note: impl FnMut(Chunk)) {
         let judge = judge(self.encoding, self.hide_usage_event, &mut note);
         self.scanner.push(piece, out, judge);
     }

@@ -11,6 +11,7 @@ use crate::price::PriceEntry;
 use crate::quota::{AccountId, AccountImage, ChangeSeq, Outbox, ShardId, Store, StoreChange};
 
 pub mod account;
+pub mod admin;
 pub mod change;
 mod check;
 mod commit;

@@ -62,6 +62,12 @@ pub async fn migrate(url: &str, shards: Option<u16>) -> Result<Installation, Led
     Ok(installation)
 }
 
+/// The schema that this program knows.
+pub fn newest() -> i64 {
+    let versions = MIGRATIONS.iter().map(|migration| migration.version);
+    versions.max().unwrap_or(0)
+}
+
 /// Makes the partitions of the coming months where they are missing; says how many were.
 pub async fn make_partitions(conn: &mut PgConnection) -> Result<i32, LedgerError> {
     let made = sqlx::query_scalar(MAKE_PARTITIONS).bind(MONTHS_AHEAD);
