@@ -1,10 +1,28 @@
 //! The catalogue an operator writes: plans, prices, markup.
+//!
+//! It decides what customers pay, so nothing in it is skipped: a key that is unknown, or known and not built yet, is an
+//! error that names the key and its line.
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use crate::price::PriceEntry;
 use crate::quota::Limit;
+
+mod parse;
+mod value;
+
+/// What is wrong with a catalogue, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, `{key}`: {problem}")]
+pub struct CatalogError {
+    /// Counted from one.
+    pub line: usize,
+    /// The path of the key: `plan[0].quotas[1].limit`; a dot where it is the whole text.
+    pub key: String,
+    /// In words.
+    pub problem: String,
+}
 
 /// A whole catalogue, read and validated.
 #[derive(Debug, Clone, PartialEq, Default)]
