@@ -1,6 +1,22 @@
 //! Dialects: what a provider's requests and answers mean, in the terms that quotas and prices need.
+//!
+//! Everything here is fed with bytes and does no I/O. Requests are hostile: whatever decides what a call may cost is
+//! read strictly, and what is not understood is counted by its length.
 
 use serde::{Deserialize, Serialize};
+
+mod answer;
+mod json;
+pub mod openai;
+mod sse;
+mod tokens;
+
+pub use answer::AnswerScanner;
+pub use sse::{Fate, MAX_EVENT_BYTES, SseScanner};
+pub use tokens::warm;
+
+/// The most tokens that are believed of one call; a provider that reports more reports nonsense.
+pub const MAX_TOKENS: i64 = 1_000_000_000_000;
 
 /// What a provider reported of one call, or what was counted in its place.
 ///
@@ -36,4 +52,19 @@ pub struct Estimate {
     pub choices: i64,
     /// Whether there is output at all: not for embeddings.
     pub has_output: bool,
+}
+
+/// What has been read of an answer, so far or at its end.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Answered {
+    /// The model that answered, as the provider names it: the charge follows it.
+    pub model: Option<String>,
+    /// What the provider reported; `None` until it does. Reported zeros are zeros.
+    pub usage: Option<Usage>,
+    /// The same, as the JSON text that the provider wrote.
+    pub usage_json: Option<String>,
+    /// The tokens of the output that has passed in a stream, by our own count: what a broken stream is charged for.
+    pub output_seen: i64,
+    /// How many events of a stream could not be read.
+    pub unread_events: u64,
 }
