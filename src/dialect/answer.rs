@@ -135,7 +135,7 @@ impl<const N: usize> AnswerScanner<N> {
                 name == wanted.as_bytes()
             }
         };
-        self.names.iter().position(|wanted| is(wanted))
+        self.names.iter().position(is)
     }
 
     fn begin_value(&mut self, first: u8) {

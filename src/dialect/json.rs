@@ -5,8 +5,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 /// The most members or elements of one value.
@@ -65,7 +65,7 @@ pub(super) fn value(text: &str) -> Result<Value<'_>, JsonError> {
 }
 
 /// A string, borrowed where it has no escapes.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(transparent)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
