@@ -75,6 +75,10 @@ impl SseScanner {
         read: &mut impl FnMut(&[u8]) -> Fate,
         out: &mut Vec<Bytes>,
     ) {
+        if chunk.is_empty() {
+            // It tells nothing of what follows a CR.
+            return;
+        }
         // Up to `passed`, bytes are out or dropped; from `event` on, they belong to the event at hand.
         let (mut passed, mut event, mut line) = (0, 0, 0);
         if mem::take(&mut self.after_cr) && chunk.first() == Some(&b'\n') {
@@ -264,6 +268,13 @@ mod tests {
         assert_eq!(out, b"data: a\r\n\r\ndata: b\n\n");
         let (_, out) = scan(&[b"data: x"], true);
         assert_eq!(out, b"");
+    }
+
+    #[test]
+    fn an_empty_chunk_between_cr_and_lf_ends_no_event() {
+        let (events, out) = scan(&[b"data: a\r", b"", b"\ndata: b\r\n\r\n"], false);
+        assert_eq!(texts(events), ["a\nb"]);
+        assert_eq!(out, b"data: a\r\ndata: b\r\n\r\n");
     }
 
     #[test]
