@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Milliseconds since the Unix epoch.
 #[derive(
@@ -29,6 +30,12 @@ impl UnixMs {
                 time::PrimitiveDateTime::MAX.assume_utc()
             },
         )
+    }
+
+    /// The same moment as RFC 3339 writes it.
+    pub fn to_rfc3339(self) -> String {
+        let text = self.to_utc().format(&Rfc3339);
+        text.unwrap_or_else(|_| "beyond the calendar".to_owned())
     }
 }
 

@@ -1,4 +1,9 @@
 //! Every test that goes through the public face: one binary, a file a behaviour.
 
+mod admin;
 mod harness;
+mod ledger;
 mod provider_data;
+mod proxy;
+mod sdk;
+mod store;

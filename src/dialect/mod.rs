@@ -13,7 +13,7 @@ mod tokens;
 
 pub use answer::AnswerScanner;
 pub use sse::{Fate, MAX_EVENT_BYTES, SseScanner};
-pub use tokens::warm;
+pub use tokens::{count_output, warm};
 
 /// The most tokens that are believed of one call; a provider that reports more reports nonsense.
 pub const MAX_TOKENS: i64 = 1_000_000_000_000;
@@ -65,6 +65,28 @@ pub struct Answered {
     pub usage_json: Option<String>,
     /// The tokens of the output that has passed in a stream, by our own count: what a broken stream is charged for.
     pub output_seen: i64,
-    /// How many events of a stream could not be read.
+    /// How many events of a stream were not what they should be, so nothing was read from them.
     pub unread_events: u64,
+    /// How many were too long to be read: what they held is not in `output_seen`.
+    pub oversized_events: u64,
+}
+
+impl Usage {
+    /// Input that is nothing more special, and no output.
+    pub fn of_input(input_tokens: i64) -> Self {
+        Self {
+            input_tokens,
+            ..Self::default()
+        }
+    }
+}
+
+impl Estimate {
+    /// The most output of all choices together; none where no maximum is known.
+    pub fn most_output(&self) -> i64 {
+        match self.output_tokens {
+            Some(tokens) if self.has_output => tokens.saturating_mul(self.choices),
+            _ => 0,
+        }
+    }
 }

@@ -44,6 +44,8 @@ pub struct SseScanner {
     event_bytes: usize,
     /// The event at hand is longer than what is read.
     too_long: bool,
+    /// How many events were.
+    oversized_events: u64,
     /// The last byte was a CR: an LF that follows belongs to it.
     after_cr: bool,
     /// What became of the last event.
@@ -62,6 +64,7 @@ impl SseScanner {
             data: None,
             event_bytes: 0,
             too_long: false,
+            oversized_events: 0,
             after_cr: false,
             fate: Fate::Pass,
             is_first_line: true,
@@ -136,6 +139,11 @@ impl SseScanner {
         }
     }
 
+    /// How many events were too long to be read, the one at hand included.
+    pub fn oversized_events(&self) -> u64 {
+        self.oversized_events
+    }
+
     fn is_between_events(&self) -> bool {
         self.event_bytes == 0 && self.line_bytes == 0
     }
@@ -173,8 +181,9 @@ impl SseScanner {
 
     fn grow(&mut self, bytes: usize) {
         self.line_bytes += bytes;
-        if self.event_bytes + self.line_bytes > MAX_EVENT_BYTES {
+        if !self.too_long && self.event_bytes + self.line_bytes > MAX_EVENT_BYTES {
             self.too_long = true;
+            self.oversized_events += 1;
             self.line = Vec::new();
             self.data = None;
         }

@@ -23,6 +23,15 @@ pub fn warm() {
     }
 }
 
+/// Counts output that no provider counted, the way its model would, or as near as the tables come.
+///
+/// Unlike an estimate this is no bound: it is charged.
+pub fn count_output(model: &str, text: &str) -> i64 {
+    let mut counter = Counter::new(Vocabulary::nearest(model));
+    counter.text(text);
+    counter.tokens()
+}
+
 /// Whose vocabulary counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Vocabulary {
@@ -62,6 +71,14 @@ impl Vocabulary {
         let name = base_name(model);
         let family = FAMILIES.iter().find(|(start, _)| name.starts_with(start));
         family.map_or(Self::Unknown, |(_, vocabulary)| *vocabulary)
+    }
+
+    /// The table that comes nearest where no bound is wanted: another maker's model is counted by the newest.
+    pub(super) fn nearest(model: &str) -> Self {
+        match Self::of(model) {
+            Self::Unknown => Self::O200k,
+            known => known,
+        }
     }
 
     fn count(self, text: &str) -> usize {

@@ -12,6 +12,33 @@ use crate::quota::{
     StoreError,
 };
 
+mod any;
+mod applier;
+pub mod audit;
+mod batch;
+mod check;
+pub mod decide;
+mod dirty;
+mod flusher;
+mod keeper;
+mod loader;
+mod memory;
+pub mod postgres;
+mod record;
+mod standing;
+
+pub use any::AnyLedger;
+pub use applier::{Applier, ApplyError};
+pub use batch::UsageRecord;
+pub use check::ShardRow;
+pub use flusher::{FlushError, Flushed, Flusher};
+pub use keeper::{Health, Keeper};
+pub use loader::{LoadError, Loader};
+pub use memory::{MemoryLedger, NewGrant};
+pub use postgres::PostgresLedger;
+pub use record::{Numbers, RecordDetail};
+pub use standing::Away;
+
 /// What was decided once, when the ledger was first migrated (rule 17).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Installation {
@@ -39,8 +66,13 @@ pub struct Identity {
 /// The result of a flush (rule 19).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
-    /// Every entry up to this one is in the ledger.
-    UpTo(OutSeq),
+    /// Every entry up to `entry` is in the ledger.
+    UpTo {
+        /// The last one.
+        entry: OutSeq,
+        /// Whether the store must still move for some of them, so that there are new changes for it.
+        changed: bool,
+    },
     /// Another flusher is at this shard; nothing was done.
     Busy,
     /// The ledger knows this shard to be on another server; nothing was done.

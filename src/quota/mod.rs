@@ -13,9 +13,18 @@ use uuid::Uuid;
 use crate::clock::UnixMs;
 use crate::money::{Amount, Nanos};
 
+pub mod engine;
 mod limit;
+pub mod memory;
+pub mod redis;
+mod reservation;
+mod settler;
+mod sweeper;
 
 pub use limit::{CounterKey, Limit, NameError, Resource, Scope, Span, Window};
+pub use reservation::{Ending, Metered, Reservation};
+pub use settler::{Settler, SettlerSettings, Surroundings};
+pub use sweeper::{Sweeper, SweeperSettings};
 
 /// The most quota lines one call may claim.
 pub const MAX_LINES: usize = 32;

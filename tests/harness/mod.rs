@@ -1,1 +1,10 @@
 //! What the tests stand on: private servers on free ports, real processes, and ways to wait for a state.
+
+pub mod client;
+pub mod installation;
+pub mod mock;
+pub mod postgres;
+pub mod redis;
+pub mod sidecar;
+pub mod upstream;
+pub mod wait;

@@ -54,7 +54,7 @@ impl StreamReader {
         Self {
             scanner: SseScanner::new(call.hide_usage_event),
             chunks: Chunks {
-                counter: Counter::new(Vocabulary::of(&call.model)),
+                counter: Counter::new(Vocabulary::nearest(&call.model)),
                 answered: Answered::default(),
                 hide_usage_event: call.hide_usage_event,
                 is_complete: false,
@@ -66,11 +66,13 @@ impl StreamReader {
     pub fn push(&mut self, bytes: &Bytes, out: &mut Vec<Bytes>) {
         self.scanner
             .push(bytes, &mut |data| self.chunks.read(data), out);
+        self.chunks.answered.oversized_events = self.scanner.oversized_events();
     }
 
     /// Takes the end of the stream, and adds to `out` what was still waiting.
     pub fn finish(&mut self, out: &mut Vec<Bytes>) {
         self.scanner.finish(&mut |data| self.chunks.read(data), out);
+        self.chunks.answered.oversized_events = self.scanner.oversized_events();
     }
 
     /// What has been read so far.
@@ -198,6 +200,7 @@ impl Chunks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::MAX_EVENT_BYTES;
     use crate::dialect::openai::parse;
     use proptest::prelude::*;
 
@@ -268,6 +271,26 @@ mod tests {
         let (answered, out, _) = read(reader(true), &[b"data: {\"choices\":[\n\ndata: 7\n\n"]);
         assert_eq!(answered.unread_events, 2);
         assert_eq!(out, b"data: {\"choices\":[\n\ndata: 7\n\n");
+    }
+
+    #[test]
+    fn an_event_too_long_to_be_read_is_told_of_before_it_ends() {
+        let mut reader = reader(true);
+        let mut out = Vec::new();
+        reader.push(&Bytes::from_static(b"data: {\"choices\":["), &mut out);
+        reader.push(&Bytes::from(vec![b' '; MAX_EVENT_BYTES]), &mut out);
+        assert_eq!(reader.answered().oversized_events, 1);
+        let (answered, _, is_complete) = read(reader, &[b"]}\n\n", STREAM.as_bytes()]);
+        assert_eq!((answered.oversized_events, answered.unread_events), (1, 0));
+        assert!(is_complete && answered.usage.is_some());
+    }
+
+    #[test]
+    fn what_is_charged_is_counted_once_whoever_made_the_model() {
+        let body = r#"{"model":"house-chat","messages":[],"stream":true}"#;
+        let call = parse(Metered::Chat, &Bytes::from(body)).unwrap();
+        let (answered, ..) = read(StreamReader::new(&call), &[STREAM.as_bytes()]);
+        assert_eq!(answered.output_seen, 5, "Hello, Hi, add, no, so");
     }
 
     proptest! {

@@ -13,6 +13,7 @@ const MAX_MODEL_BYTES: usize = 256;
 struct Report {
     prompt_tokens: i64,
     completion_tokens: Option<i64>,
+    total_tokens: Option<i64>,
     #[serde(default)]
     prompt_tokens_details: Option<PromptDetails>,
     #[serde(default)]
@@ -32,6 +33,7 @@ struct PromptDetails {
 #[serde(default)]
 struct CompletionDetails {
     audio_tokens: Option<i64>,
+    reasoning_tokens: Option<i64>,
 }
 
 /// Reads the `usage` of an answer; `None` where it is no report of this kind of call.
@@ -47,9 +49,16 @@ pub(super) fn read(endpoint: Metered, json: &str) -> Option<Usage> {
     }
     let prompt = report.prompt_tokens_details.unwrap_or_default();
     let completion = report.completion_tokens_details.unwrap_or_default();
+    let completion_tokens = report.completion_tokens?;
+    let beside = match (report.total_tokens, completion.reasoning_tokens) {
+        (Some(total), Some(1..)) => {
+            reasoning_beside(report.prompt_tokens, completion_tokens, total)
+        }
+        _ => 0,
+    };
     let usage = Usage {
         input_tokens: report.prompt_tokens,
-        output_tokens: report.completion_tokens?,
+        output_tokens: completion_tokens.saturating_add(beside),
         cache_read_tokens: prompt.cached_tokens.unwrap_or(0),
         cache_write_tokens: prompt.cache_write_tokens.unwrap_or(0),
         input_audio_tokens: prompt.audio_tokens.unwrap_or(0),
@@ -58,6 +67,7 @@ pub(super) fn read(endpoint: Metered, json: &str) -> Option<Usage> {
     };
     let counts = [
         usage.input_tokens,
+        completion_tokens,
         usage.output_tokens,
         usage.cache_read_tokens,
         usage.cache_write_tokens,
@@ -65,6 +75,15 @@ pub(super) fn read(endpoint: Metered, json: &str) -> Option<Usage> {
         usage.output_audio_tokens,
     ];
     counts.into_iter().all(is_count).then_some(usage)
+}
+
+/// The reasoning that stands beside `completion_tokens` and not in them, as with xAI: only the total has it.
+///
+/// A total that is too large and comes without `reasoning_tokens` is not believed, since nothing says that the rest was
+/// output; genai-prices' recorded extractions, which prices are made for, do not believe it either.
+fn reasoning_beside(prompt_tokens: i64, completion_tokens: i64, total_tokens: i64) -> i64 {
+    let known = prompt_tokens.saturating_add(completion_tokens);
+    total_tokens.saturating_sub(known).max(0)
 }
 
 fn is_count(tokens: i64) -> bool {
@@ -153,6 +172,34 @@ mod tests {
             answered(Metered::Chat, r#"{"choices": []}"#),
             Answered::default()
         );
+    }
+
+    #[test]
+    fn reasoning_that_only_the_total_has_is_output() {
+        let output = |usage: &str| {
+            let answer = format!(
+                r#"{{"usage": {{"prompt_tokens": 35, "completion_tokens": 12, {usage}}}}}"#
+            );
+            answered(Metered::Chat, &answer)
+                .usage
+                .map(|usage| usage.output_tokens)
+        };
+        let reasoned = |total: &str| {
+            output(&format!(
+                r#""total_tokens": {total}, "completion_tokens_details": {{"reasoning_tokens": 8}}"#
+            ))
+        };
+        assert_eq!(reasoned("109"), Some(74), "beside, as xAI counts");
+        assert_eq!(reasoned("47"), Some(12), "within, as OpenAI counts");
+        assert_eq!(
+            reasoned("0"),
+            Some(12),
+            "a total is never a reason to charge less"
+        );
+        assert_eq!(reasoned("null"), Some(12));
+        assert_eq!(reasoned("9000000000000000000"), None, "no such count");
+        // What Gemini's compatible API reports, and how genai-prices reads it.
+        assert_eq!(output(r#""total_tokens": 109"#), Some(12));
     }
 
     #[test]

@@ -1,0 +1,17 @@
+-- Outbox: the oldest entries of a shard, and the server they were read from (rule 19).
+--
+-- KEYS  header, outbox
+-- ARGV  epoch    that the caller has checked
+--       max      how many at the most
+-- Answers
+--   {'lost', epoch found}
+--   {'outbox', run_id, entries}    each {'<seq>-0', {field, value, …}}, see entry.lua
+
+local header, outbox = KEYS[1], KEYS[2]
+local epoch, max = ARGV[1], ARGV[2]
+
+if is_lost(header, epoch) then
+  return lost(header)
+end
+local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+return { 'outbox', run_id, redis.call('XRANGE', outbox, '-', '+', 'COUNT', max) }

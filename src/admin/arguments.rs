@@ -1,0 +1,60 @@
+//! How arguments are read: a word, a moment, a text, each refused with a sentence that says what is expected.
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::clock::UnixMs;
+use crate::quota::Mode;
+
+const MAX_TEXT_BYTES: usize = 200;
+const NANOS_PER_MS: u32 = 1_000_000;
+
+/// `enforce`, `monitor` or `off`.
+pub(super) fn mode() -> impl TypedValueParser<Value = Mode> {
+    PossibleValuesParser::new(["enforce", "monitor", "off"]).map(|word| match word.as_str() {
+        "monitor" => Mode::Monitor,
+        "off" => Mode::Off,
+        _ => Mode::Enforce,
+    })
+}
+
+/// A moment. Finer than a millisecond is refused, because the store would round it away.
+pub(super) fn moment(text: &str) -> Result<UnixMs, String> {
+    let at = OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|_| "expected a moment of RFC 3339, as in 2027-01-31T00:00:00Z".to_owned())?;
+    if at.nanosecond() % NANOS_PER_MS != 0 {
+        return Err("expected a moment no finer than a millisecond".into());
+    }
+    Ok(at.into())
+}
+
+/// A name or a reference: something, but not too much, and nothing that would garble a terminal.
+pub(super) fn label(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > MAX_TEXT_BYTES || text.chars().any(char::is_control) {
+        return Err(format!(
+            "expected 1 to {MAX_TEXT_BYTES} bytes of text in one line"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// A moment as answers show it.
+pub(super) fn shown(at: UnixMs) -> String {
+    at.to_utc()
+        .format(&Rfc3339)
+        .expect("a calendar time of four-digit years has a form in RFC 3339")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_read_exactly_or_refused() {
+        assert_eq!(moment("1970-01-01T00:00:00.250Z"), Ok(UnixMs(250)));
+        assert!(moment("1970-01-01T00:00:00.2505Z").is_err());
+        assert!(moment("tomorrow").is_err());
+        assert_eq!(shown(UnixMs(250)), "1970-01-01T00:00:00.25Z");
+    }
+}

@@ -1,0 +1,123 @@
+//! From a configuration to the ledger and the store it names.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::failure::Failure;
+use crate::clock::Clock;
+use crate::config::{Config, LedgerUrl, Secret, StoreUrl};
+use crate::ledger::postgres::admin::Admin;
+use crate::ledger::{Applier, Checked, Ledger, PostgresLedger};
+use crate::quota::redis::{RedisSettings, RedisStore};
+use crate::quota::{ShardId, Store};
+
+/// How long a command waits for one answer of the store at the least: nobody waits for it with a call in hand.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The configuration these commands run under.
+pub(super) fn config(file: Option<&Path>) -> Result<Config, Failure> {
+    Ok(Config::load(file)?)
+}
+
+/// Where the ledger is.
+pub(super) fn ledger_url(config: &Config) -> Result<&str, Failure> {
+    match &config.ledger.url {
+        LedgerUrl::Postgres(url) => Ok(url.expose()),
+        LedgerUrl::Memory => Err(Failure::Usage(
+            "this configuration's ledger is in memory, where no command can reach it".into(),
+        )),
+    }
+}
+
+/// The ledger, for those who change it.
+pub(super) async fn admin(config: &Config) -> Result<Admin, Failure> {
+    Ok(Admin::connect(ledger_url(config)?).await?)
+}
+
+/// Store and ledger, as the data plane sees them.
+pub(super) struct Live {
+    pub store: Arc<RedisStore>,
+    pub ledger: Arc<PostgresLedger>,
+    pub applier: Arc<Applier<RedisStore, PostgresLedger>>,
+}
+
+impl Live {
+    pub async fn connect(config: &Config) -> Result<Self, Failure> {
+        let ledger = Arc::new(PostgresLedger::connect(ledger_url(config)?).await?);
+        let settings = store_settings(config, ledger.installation().shards)?;
+        let store = RedisStore::connect(RedisSettings {
+            response_timeout: settings.response_timeout.max(PATIENCE),
+            connections: 1,
+            ..settings
+        });
+        let store = Arc::new(store.await?);
+        let applier = Applier::new(store.clone(), ledger.clone(), Clock::System).into();
+        Ok(Self {
+            store,
+            ledger,
+            applier,
+        })
+    }
+
+    /// Checks a shard before its first use (rule 21).
+    pub async fn check(&self, shard: ShardId) -> Result<(), Failure> {
+        match self.ledger.check(shard, &*self.store).await? {
+            Checked::Agreed(epoch) => {
+                self.store.adopt(shard, epoch);
+                Ok(())
+            }
+            Checked::Lost(reason) => Err(Failure::lost(shard, reason)),
+        }
+    }
+}
+
+/// The live store as configured. It connects by itself: while it is away, every verb says so.
+pub(super) fn store_settings(config: &Config, shards: u16) -> Result<RedisSettings, Failure> {
+    let store = &config.store;
+    let url = match &store.url {
+        StoreUrl::Redis(url) => url.expose().to_owned(),
+        StoreUrl::Cluster(nodes) => cluster_url(nodes),
+        StoreUrl::Memory => {
+            return Err(Failure::Usage(
+                "this configuration's store is in memory, where no command can reach it".into(),
+            ));
+        }
+    };
+    Ok(RedisSettings {
+        outbox_bound: store.outbox_bound,
+        response_timeout: store.response_timeout,
+        connections: usize::from(store.connections),
+        ..RedisSettings::new(url, &store.prefix, shards)
+    })
+}
+
+/// The nodes of a Cluster as one address: the scheme and the login stand once, before all of them.
+fn cluster_url(nodes: &[Secret]) -> String {
+    let mut nodes = nodes.iter().map(Secret::expose);
+    let first = nodes.next().unwrap_or_default();
+    let host = |node: &str| {
+        let rest = node.split_once("://").map_or(node, |(_, rest)| rest);
+        rest.rsplit_once('@')
+            .map_or(rest, |(_, host)| host)
+            .to_owned()
+    };
+    let others: Vec<String> = nodes.map(|node| format!(",{}", host(node))).collect();
+    format!(
+        "{}{}",
+        first.replacen("://", "+cluster://", 1),
+        others.concat()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_is_one_address() {
+        let nodes = ["rediss://me:secret@a:1", "rediss://me:secret@b:2"];
+        let nodes: Vec<Secret> = nodes.map(|node| Secret::from(node.to_owned())).into();
+        assert_eq!(cluster_url(&nodes), "rediss+cluster://me:secret@a:1,b:2");
+    }
+}

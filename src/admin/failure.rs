@@ -1,0 +1,115 @@
+//! How a command fails, and the exit code that says so: the only place that knows exit codes.
+
+use std::io;
+use std::process::ExitCode;
+
+use crate::config::ConfigError;
+use crate::ledger::{ApplyError, CheckError, FlushError, LedgerError, LoadError};
+use crate::proxy::ServeError;
+use crate::quota::{ShardId, StoreError};
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// It did, and what it checked is wrong.
+    #[error("{0}")]
+    Check(String),
+    /// It was asked for what cannot be.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration is of no use.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The ledger refused, or is away.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The store is away, or is not the one the ledger knows.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Something else it needs is away.
+    #[error("{0}")]
+    Away(String),
+    /// The answer could not be written down.
+    #[error("the answer could not be written: {0}")]
+    Output(#[source] io::Error),
+    /// The machine would not let it run.
+    #[error("it cannot run here: {0}")]
+    Process(#[source] io::Error),
+}
+
+impl Failure {
+    /// A promise of the contract that is not kept yet.
+    pub fn not_built(command: &str) -> Self {
+        Self::Usage(format!("`tollgate {command}` is not built yet"))
+    }
+
+    /// The store is there, but not with what the ledger expects of it.
+    pub fn lost(shard: ShardId, reason: String) -> Self {
+        Self::Store(StoreError::Lost { shard, reason })
+    }
+
+    /// Tells people why, and machines how.
+    pub fn report(&self) -> ExitCode {
+        eprintln!("tollgate: {self}");
+        ExitCode::from(self.code())
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::Check(_) => 1,
+            Self::Usage(_) | Self::Config(_) | Self::Ledger(LedgerError::Invalid(_)) => 2,
+            Self::Ledger(LedgerError::Away(_) | LedgerError::Nonsense(_))
+            | Self::Store(_)
+            | Self::Away(_)
+            | Self::Output(_)
+            | Self::Process(_) => 3,
+        }
+    }
+}
+
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Self {
+        match error {
+            ServeError::Listen { .. } => Self::Usage(error.to_string()),
+            ServeError::Roots(error) => Self::Process(error),
+        }
+    }
+}
+
+impl From<CheckError> for Failure {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Ledger(error) => Self::Ledger(error),
+            CheckError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<ApplyError> for Failure {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Ledger(error) => Self::Ledger(error),
+            ApplyError::Store(error) => Self::Store(error),
+            ApplyError::NoHeader(_) | ApplyError::Endless(_) => Self::Away(error.to_string()),
+        }
+    }
+}
+
+impl From<FlushError> for Failure {
+    fn from(error: FlushError) -> Self {
+        match error {
+            FlushError::Ledger(error) => Self::Ledger(error),
+            FlushError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::NoAccount => Self::Usage(error.to_string()),
+            LoadError::Store(error) => Self::Store(error),
+            LoadError::Ledger(_) | LoadError::Behind => Self::Away(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! `flush`: the outbox, carried to the ledger.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::connect::{self, Live};
+use super::failure::Failure;
+use super::output::Output;
+use crate::clock::Clock;
+use crate::ledger::{Flushed, Flusher, Keeper, PostgresLedger};
+use crate::quota::redis::RedisStore;
+use crate::quota::{ShardId, Store};
+
+/// How long a watch rests between two rounds.
+const PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Go on until interrupted.
+    #[arg(long)]
+    watch: bool,
+}
+
+pub(super) async fn run(
+    config: Option<&Path>,
+    arguments: &Arguments,
+    output: &Output,
+) -> Result<(), Failure> {
+    let live = Live::connect(&connect::config(config)?).await?;
+    if !arguments.watch {
+        return round(&live).await?.say(output);
+    }
+    tokio::select! {
+        failure = watch(&live, output) => failure,
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    }
+}
+
+/// Goes on through whatever is away, and says so.
+async fn watch(live: &Live, output: &Output) -> Result<(), Failure> {
+    loop {
+        match round(live).await {
+            Ok(done) if done.entries > 0 => done.say(output)?,
+            Ok(_) => {}
+            Err(failure) => eprintln!("tollgate: {failure}"),
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// What one round over all shards did.
+#[derive(Default)]
+struct Done {
+    entries: usize,
+    busy: usize,
+}
+
+impl Done {
+    fn say(&self, output: &Output) -> Result<(), Failure> {
+        let value = json!({ "flushed": self.entries, "busy_shards": self.busy });
+        let busy = match self.busy {
+            0 => String::new(),
+            shards => format!(" Another flusher is at {shards} shards."),
+        };
+        let entries = self.entries;
+        output.answer(
+            &value,
+            &format!("{entries} entries went to the ledger.{busy}"),
+        )
+    }
+}
+
+async fn round(live: &Live) -> Result<Done, Failure> {
+    let flusher = flusher(live);
+    let mut done = Done::default();
+    for shard in (0..live.store.shards()).map(ShardId) {
+        live.check(shard).await?;
+        match flusher.flush(shard).await? {
+            Flushed::Drained(entries) => done.entries += entries,
+            Flushed::Busy => done.busy += 1,
+            Flushed::OtherServer => {
+                let reason = "it moved to another server while it was flushed";
+                return Err(Failure::lost(shard, reason.into()));
+            }
+        }
+        // What the ledger decided otherwise than the store must reach the store (rule 24).
+        live.applier.apply_shard(shard).await?;
+    }
+    Ok(done)
+}
+
+fn flusher(live: &Live) -> Flusher<RedisStore, PostgresLedger> {
+    let (store, ledger) = (live.store.clone(), live.ledger.clone());
+    let keeper = Arc::new(Keeper::new(store.clone(), ledger.clone(), Clock::System));
+    Flusher::new(store, ledger, keeper, live.applier.clone(), Clock::System)
+}

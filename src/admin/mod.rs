@@ -1,0 +1,162 @@
+//! The commands: what an operator types, and what becomes of it.
+//!
+//! What the user typed is one type, what the program needs is another: nothing past this folder knows of arguments.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::failure::Failure;
+use self::output::Output;
+
+mod account;
+mod apply;
+mod arguments;
+mod catch_up;
+mod connect;
+mod demo;
+mod failure;
+mod flush;
+mod grant;
+mod key;
+mod migrate;
+mod output;
+mod secret;
+mod serve;
+mod show;
+mod verify;
+
+pub use secret::KeySecret;
+
+const EXAMPLES: &str = "\
+Try it, with nothing to configure:
+  tollgate demo
+
+Set it up:
+  tollgate migrate --config tollgate.toml
+  tollgate apply --config tollgate.toml catalog.toml --dry-run
+  tollgate apply --config tollgate.toml catalog.toml
+  tollgate account create acme --plan project
+  tollgate key create acme --name backend
+  tollgate grant acme 50 --source-ref invoice-17
+  tollgate serve --config tollgate.toml
+
+Look after it:
+  tollgate account show acme
+  tollgate verify --json
+
+Exit codes: 0 done, 1 a check failed, 2 wrong usage or configuration, 3 a dependency is away.";
+
+/// The money layer for AI and tool calls: reserve before forwarding, settle what was used, lose nothing.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, after_help = EXAMPLES, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+struct Options {
+    /// The configuration [default: tollgate.toml, if there is one].
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Answer in JSON, one value a line; amounts are whole nanos, billionths of a credit.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// All in one process, nothing to configure: prints calls that are ready to paste.
+    Demo(demo::Arguments),
+    /// Run the sidecar.
+    Serve,
+    /// Look over the configuration.
+    Check,
+    /// Create or upgrade the ledger's schema; repeatable, and safe when many start at once.
+    Migrate(migrate::Arguments),
+    /// Put a catalogue of plans, prices and markup into the ledger, and print what that changes.
+    Apply(apply::Arguments),
+    /// Make, show, list and set accounts.
+    #[command(subcommand)]
+    Account(account::Command),
+    /// Make, list and revoke keys.
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Grant credit to an account.
+    Grant(grant::Arguments),
+    /// Drain the store's outbox to the ledger.
+    Flush(flush::Arguments),
+    /// Audit the store against the ledger: one line a drift, and exit code 1 if there is one.
+    Verify,
+    #[command(hide = true)]
+    Prices(NotBuilt),
+    #[command(hide = true)]
+    Usage(NotBuilt),
+    #[command(hide = true)]
+    Explain(NotBuilt),
+    #[command(hide = true)]
+    Rebuild(NotBuilt),
+}
+
+/// A command that is promised for later. It takes anything, so that the answer is this one and no other.
+#[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
+struct NotBuilt {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _rest: Vec<String>,
+}
+
+/// Runs what this process was started with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.options.json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::Process(error).report(),
+    };
+    match runtime.block_on(run(cli, &output)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
+    let config = cli.options.config.as_deref();
+    match cli.command {
+        Command::Demo(_) if config.is_some() => Err(Failure::Usage(
+            "`tollgate demo` brings its own configuration: leave --config away, or use `tollgate serve`".into(),
+        )),
+        Command::Demo(arguments) => demo::run(arguments, output).await,
+        Command::Serve => serve::run(config, output).await,
+        Command::Check => serve::check(config, output),
+        Command::Migrate(arguments) => migrate::run(config, &arguments, output).await,
+        Command::Apply(arguments) => apply::run(config, &arguments, output).await,
+        Command::Account(command) => account::run(config, command, output).await,
+        Command::Key(command) => key::run(config, command, output).await,
+        Command::Grant(arguments) => grant::run(config, arguments, output).await,
+        Command::Flush(arguments) => flush::run(config, &arguments, output).await,
+        Command::Verify => verify::run(config, output).await,
+        Command::Prices(_) => Err(Failure::not_built("prices")),
+        Command::Usage(_) => Err(Failure::not_built("usage")),
+        Command::Explain(_) => Err(Failure::not_built("explain")),
+        Command::Rebuild(_) => Err(Failure::not_built("rebuild")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

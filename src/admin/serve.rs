@@ -1,0 +1,67 @@
+//! `serve` and `check`: the configuration, and the sidecar that runs under it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::connect;
+use super::failure::Failure;
+use super::output::Output;
+use crate::clock::Clock;
+use crate::ledger::{Ledger, PostgresLedger};
+use crate::proxy::{self, Addresses};
+use crate::quota::redis::RedisStore;
+use crate::telemetry;
+
+/// Runs the sidecar until it is told to stop.
+pub(super) async fn run(file: Option<&Path>, output: &Output) -> Result<(), Failure> {
+    let config = connect::config(file)?;
+    telemetry::start_log(config.log);
+    let ledger = PostgresLedger::connect(connect::ledger_url(&config)?).await?;
+    let settings = connect::store_settings(&config, ledger.installation().shards)?;
+    let store = RedisStore::connect(settings).await?;
+    let told = told_to_stop()?;
+    let announce = |addresses: &Addresses| {
+        // If nobody reads what is said any more, calls are served all the same.
+        let _ = output.answer(
+            &json!(addresses),
+            &format!(
+                "Tollgate listens on {} (control {}, health {})",
+                addresses.proxy, addresses.control, addresses.health
+            ),
+        );
+    };
+    let (store, ledger) = (Arc::new(store), Arc::new(ledger));
+    Ok(proxy::serve(config, store, ledger, Clock::System, announce, told).await?)
+}
+
+/// SIGTERM, as an orchestrator sends it, or Ctrl-C.
+pub(super) fn told_to_stop() -> Result<impl Future<Output = ()>, Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Process)?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    })
+}
+
+/// Looks over the configuration.
+pub(super) fn check(file: Option<&Path>, output: &Output) -> Result<(), Failure> {
+    let config = connect::config(file)?;
+    let prefixes: Vec<&str> = config
+        .routes
+        .iter()
+        .map(|route| route.prefix.as_str())
+        .collect();
+    let text = match prefixes[..] {
+        [] => "The configuration is in order. It has no [[route]] yet.".to_owned(),
+        _ => format!(
+            "The configuration is in order. Its routes: {}",
+            prefixes.join(", ")
+        ),
+    };
+    output.answer(&json!({ "ok": true, "routes": prefixes }), &text)
+}

@@ -1,0 +1,123 @@
+//! `verify`: every account's store against its ledger, to the last nano.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::connect::{self, Live};
+use super::failure::Failure;
+use super::output::Output;
+use crate::ledger::audit::{self, Drift};
+use crate::ledger::postgres::admin::Admin;
+use crate::quota::{AccountId, ChangeSeq, ShardId, Store, StoreError};
+
+/// How often long work says how far it is.
+const SAY_EACH: Duration = Duration::from_secs(2);
+
+pub(super) async fn run(config: Option<&Path>, output: &Output) -> Result<(), Failure> {
+    let config = connect::config(config)?;
+    let admin = connect::admin(&config).await?;
+    let live = Live::connect(&config).await?;
+    let mut verify = Verify {
+        admin,
+        live,
+        output,
+        accounts: 0,
+        drifts: 0,
+        said_at: Instant::now(),
+    };
+    let shards = verify.live.store.shards();
+    for shard in (0..shards).map(ShardId) {
+        verify.shard(shard).await?;
+    }
+    let (accounts, drifts) = (verify.accounts, verify.drifts);
+    if drifts > 0 {
+        return Err(Failure::Check(format!(
+            "{drifts} drifts in {accounts} accounts"
+        )));
+    }
+    output.people(&format!("{accounts} accounts, no drift."))
+}
+
+struct Verify<'a> {
+    admin: Admin,
+    live: Live,
+    output: &'a Output,
+    accounts: usize,
+    drifts: usize,
+    said_at: Instant,
+}
+
+impl Verify<'_> {
+    async fn shard(&mut self, shard: ShardId) -> Result<(), Failure> {
+        match self.live.check(shard).await {
+            Ok(()) => {}
+            Err(Failure::Store(StoreError::Lost { reason, .. })) => {
+                self.drifts += 1;
+                let value = json!({ "what": "shard", "shard": shard, "reason": reason });
+                let text = format!("shard {shard}: the store has lost it: {reason}");
+                return self.output.answer(&value, &text);
+            }
+            Err(failure) => return Err(failure),
+        }
+        let header = self.live.store.view(shard).await?.header;
+        let applied = header.map_or(ChangeSeq(0), |header| header.applied_seq);
+        let mut after = None;
+        while let Some((last, count, drifts)) = self.batch(shard, after.as_ref(), applied).await? {
+            after = Some(last);
+            self.accounts += count;
+            self.drifts += drifts.len();
+            for drift in drifts {
+                self.output.answer(&drift, &sentence(&drift))?;
+            }
+            self.say_how_far();
+        }
+        Ok(())
+    }
+
+    /// Compares a few accounts while their shard's row is locked: the last of them, how many, and what drifts.
+    async fn batch(
+        &self,
+        shard: ShardId,
+        after: Option<&AccountId>,
+        applied: ChangeSeq,
+    ) -> Result<Option<(AccountId, usize, Vec<Drift>)>, Failure> {
+        let store = &self.live.store;
+        self.admin
+            .with_books(shard, after, applied, async |books| {
+                let mut drifts = Vec::new();
+                for books in &books {
+                    let view = store.account(&books.account).await?;
+                    drifts.extend(audit::compare(books, view.as_ref()));
+                }
+                let last = books.last().map(|books| books.account.clone());
+                Ok(last.map(|last| (last, books.len(), drifts)))
+            })
+            .await
+    }
+
+    fn say_how_far(&mut self) {
+        if self.said_at.elapsed() >= SAY_EACH {
+            self.said_at = Instant::now();
+            eprintln!("{} accounts audited", self.accounts);
+        }
+    }
+}
+
+fn sentence(drift: &Drift) -> String {
+    let Drift {
+        account,
+        of,
+        ledger,
+        unapplied,
+        unflushed,
+        held,
+        expected,
+        store,
+    } = drift;
+    format!(
+        "account {account}, {of}: expected {expected}, found {store} \
+         (ledger {ledger}, unapplied {unapplied}, unflushed {unflushed}, held {held})"
+    )
+}

@@ -1,0 +1,200 @@
+//! Where the live store and the ledger are, and the bounds on how they are used.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use redis::IntoConnectionInfo;
+use sqlx::postgres::PgConnectOptions;
+
+use super::error::Problem;
+use super::raw::{RawLedger, RawStore};
+use super::{Embedded, Secret, choice, number, time};
+
+/// The live store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// Where it is.
+    pub url: StoreUrl,
+    /// What every key begins with, so that installations can share a server.
+    pub prefix: String,
+    /// How long a hold lives without a heartbeat, in milliseconds.
+    pub deadline_ms: i64,
+    /// How long a hold lives at the most, in milliseconds; never less than `deadline_ms`.
+    pub max_age_ms: i64,
+    /// How long one command may take before the store counts as away.
+    pub response_timeout: Duration,
+    /// How many connections there are to each server.
+    pub connections: u16,
+    /// How many entries of a shard's outbox may wait before reserve refuses (rule 14).
+    pub outbox_bound: u64,
+    /// How long one round over all shards takes that looks for overdue holds.
+    pub sweep_interval: Duration,
+}
+
+/// Where the live store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// In this process, and gone with it: only `demo` has it, no file can ask for it.
+    Memory,
+    /// One Redis or Valkey: a `redis://` or `rediss://` address.
+    Redis(Secret),
+    /// A Cluster: such an address of each node that is asked first.
+    Cluster(Vec<Secret>),
+}
+
+/// The durable truth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerConfig {
+    /// Where it is.
+    pub url: LedgerUrl,
+}
+
+/// Where the ledger is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LedgerUrl {
+    /// In this process, and gone with it: only `demo` has it, no file can ask for it.
+    Memory,
+    /// A `postgres://` address.
+    Postgres(Secret),
+}
+
+impl StoreConfig {
+    pub(super) fn usable(raw: RawStore, embedded: Embedded) -> Result<Self, Problem> {
+        store_down(
+            "store",
+            raw.on_store_down.as_deref(),
+            raw.bounded_credits.is_some(),
+        )?;
+        let deadline_s = number("store.deadline_s", raw.deadline_s, 60, 1..=3600)?;
+        let max_age_s = number("store.max_age_s", raw.max_age_s, 3600, 1..=86_400)?;
+        if max_age_s < deadline_s {
+            let message = "a hold's greatest age cannot be less than `deadline_s`";
+            return Err(Problem::new("store.max_age_s", message));
+        }
+        let connections = number("store.connections", raw.connections, 4, 1..=64)?;
+        let outbox_bound = number(
+            "store.outbox_bound",
+            raw.outbox_bound,
+            100_000,
+            1..=100_000_000,
+        )?;
+        let ms = Duration::from_millis(1);
+        Ok(Self {
+            url: store_url(raw.url.as_deref().unwrap_or("embedded"), embedded)?,
+            prefix: prefix(raw.prefix)?,
+            deadline_ms: deadline_s * 1000,
+            max_age_ms: max_age_s * 1000,
+            response_timeout: time(
+                "store.response_timeout_ms",
+                raw.response_timeout_ms,
+                50,
+                1..=60_000,
+                ms,
+            )?,
+            connections: u16::try_from(connections).expect("the bound is within u16"),
+            outbox_bound: outbox_bound.unsigned_abs(),
+            sweep_interval: time(
+                "store.sweep_interval_ms",
+                raw.sweep_interval_ms,
+                5_000,
+                10..=600_000,
+                ms,
+            )?,
+        })
+    }
+}
+
+/// What happens while the store is away. Refusing is all there is so far, so there is nothing to keep.
+// holds: 8, fail as configured
+pub(super) fn store_down(
+    section: &str,
+    on_store_down: Option<&str>,
+    has_bound: bool,
+) -> Result<(), Problem> {
+    let key = format!("{section}.on_store_down");
+    choice(
+        &key,
+        on_store_down,
+        "refuse",
+        &[("refuse", ())],
+        &["bounded"],
+    )?;
+    if has_bound {
+        let key = format!("{section}.bounded_credits");
+        return Err(Problem::new(key, "`bounded` is not built yet"));
+    }
+    Ok(())
+}
+
+fn prefix(typed: Option<String>) -> Result<String, Problem> {
+    let prefix = typed.unwrap_or_else(|| "tollgate".to_owned());
+    // A brace would move the hash tag that keeps a shard in one slot (rule 17).
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':');
+    if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(allowed) {
+        let message = "expected 1 to 64 of A-Z, a-z, 0-9, `.`, `_`, `-` and `:`";
+        return Err(Problem::new("store.prefix", message));
+    }
+    Ok(prefix)
+}
+
+fn store_url(url: &str, embedded: Embedded) -> Result<StoreUrl, Problem> {
+    let problem = |message: &str| Problem::new("store.url", message);
+    if url == "embedded" {
+        return match embedded {
+            Embedded::InMemory => Ok(StoreUrl::Memory),
+            Embedded::NotBuilt => Err(problem("`embedded` is not built yet; use redis://")),
+        };
+    }
+    let expected = "expected an address that begins with redis://, rediss:// or redis+cluster://";
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Err(problem(expected));
+    };
+    let node = |node: String| {
+        let usable = node.as_str().into_connection_info().is_ok();
+        let secret = usable.then(|| Secret::from(node));
+        secret.ok_or_else(|| problem("this is no usable Redis address"))
+    };
+    match scheme {
+        "redis" | "rediss" => Ok(StoreUrl::Redis(node(url.to_owned())?)),
+        "redis+cluster" | "rediss+cluster" => {
+            let scheme = scheme.trim_end_matches("+cluster");
+            // Name and password stand once, before the list of nodes, and count for each.
+            let (login, nodes) = rest.rsplit_once('@').unwrap_or(("", rest));
+            let login = match login {
+                "" => String::new(),
+                login => format!("{login}@"),
+            };
+            let nodes = nodes
+                .trim_end_matches('/')
+                .split(',')
+                .map(|host| node(format!("{scheme}://{login}{host}")));
+            Ok(StoreUrl::Cluster(nodes.collect::<Result<_, _>>()?))
+        }
+        _ => Err(problem(expected)),
+    }
+}
+
+impl LedgerConfig {
+    pub(super) fn usable(raw: RawLedger, embedded: Embedded) -> Result<Self, Problem> {
+        let problem = |message: &str| Problem::new("ledger.url", message);
+        let url = match (raw.url, embedded) {
+            (None, Embedded::InMemory) => LedgerUrl::Memory,
+            (None, Embedded::NotBuilt) => {
+                let message =
+                    "the default, sqlite://tollgate.db, is not built yet; use postgres://";
+                return Err(problem(message));
+            }
+            (Some(url), _) if url.starts_with("sqlite:") => {
+                return Err(problem("`sqlite://` is not built yet; use postgres://"));
+            }
+            (Some(url), _) => {
+                let postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
+                if !postgres || PgConnectOptions::from_str(&url).is_err() {
+                    return Err(problem("expected an address that begins with postgres://"));
+                }
+                LedgerUrl::Postgres(url.into())
+            }
+        };
+        Ok(Self { url })
+    }
+}

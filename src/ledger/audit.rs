@@ -1,0 +1,471 @@
+//! The audit: what the ledger says of an account, against what the store says of it, to the last nano.
+//!
+//! A pure function over two readings. Whoever reads holds the shard's row locked, so that the ledger stands still;
+//! the store's side is one atomic read.
+//!
+//! For each lot, the debt and each counter: ledger − changes the store has not applied + what the outbox has moved and
+//! the ledger has not taken in − what is held = what the store has left.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use crate::clock::UnixMs;
+use crate::money::Amount;
+use crate::quota::{
+    AccountId, AccountView, ChangeSeq, Count, CounterBalance, CounterKey, LotId, Moved, OutSeq,
+};
+
+/// What the ledger says of one account, read while its shard's row was locked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Books {
+    /// Whose.
+    pub account: AccountId,
+    /// What is left of each grant, empty ones included.
+    pub lots: Vec<(LotId, i64)>,
+    /// What it owes.
+    pub debt: i64,
+    /// Its counters, each in its latest span.
+    pub counters: Vec<CounterBalance>,
+    /// Numbered changes that the store may not have applied.
+    pub changes: Vec<(ChangeSeq, Moved)>,
+    /// Every outbox entry up to this one is in the ledger.
+    pub flushed_seq: OutSeq,
+    /// What was ever granted.
+    pub granted: i128,
+    /// The sum over its usage records.
+    pub charged: i128,
+}
+
+/// What does not add up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum Of {
+    /// What is left of a lot.
+    Lot {
+        /// Which.
+        lot: LotId,
+    },
+    /// What is owed.
+    Debt,
+    /// What is used of a quota.
+    Counter {
+        /// Which.
+        counter: CounterKey,
+        /// The start of its span.
+        #[serde(serialize_with = "rfc3339")]
+        start: UnixMs,
+    },
+    /// What a lot says is held of it, against its open holds.
+    HeldOfLot {
+        /// Which.
+        lot: LotId,
+    },
+    /// The overage that is held, against the open holds.
+    HeldOfDebt,
+    /// What a counter says is held of it, against its open holds.
+    HeldOfCounter {
+        /// Which.
+        counter: CounterKey,
+        /// The start of its span.
+        #[serde(serialize_with = "rfc3339")]
+        start: UnixMs,
+    },
+    /// What the ledger's balances say was charged, against the sum over usage records (invariant 6).
+    Records,
+}
+
+impl fmt::Display for Of {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lot { lot } => write!(f, "lot {lot}"),
+            Self::Debt => f.write_str("debt"),
+            Self::Counter { counter, start } => {
+                write!(f, "counter {counter} of {}", start.to_utc())
+            }
+            Self::HeldOfLot { lot } => write!(f, "held of lot {lot}"),
+            Self::HeldOfDebt => f.write_str("held of debt"),
+            Self::HeldOfCounter { counter, start } => {
+                write!(f, "held of counter {counter} of {}", start.to_utc())
+            }
+            Self::Records => f.write_str("records"),
+        }
+    }
+}
+
+/// One thing that does not add up, with all that went into the sum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Drift {
+    /// Whose.
+    pub account: AccountId,
+    /// What.
+    #[serde(flatten)]
+    pub of: Of,
+    /// What the ledger says.
+    pub ledger: i128,
+    /// Of that, what the store has yet to be told.
+    pub unapplied: i128,
+    /// What the outbox has yet to tell the ledger.
+    pub unflushed: i128,
+    /// What open holds have set aside.
+    pub held: i128,
+    /// What the store ought to say; for `records`, the ledger's balances.
+    pub expected: i128,
+    /// What it says; for `records`, the sum over them.
+    pub store: i128,
+}
+
+/// Compares; `view` is `None` where the account is cold, and then only the ledger's own sums are looked at.
+// holds: 6, exact
+pub fn compare(books: &Books, view: Option<&AccountView>) -> Vec<Drift> {
+    let mut audit = Audit {
+        account: &books.account,
+        drifts: Vec::new(),
+    };
+    let left: i128 = books.lots.iter().map(|(_, left)| i128::from(*left)).sum();
+    let by_balances = books.granted - left + i128::from(books.debt);
+    audit.same(Of::Records, by_balances, books.charged);
+    if let Some(view) = view {
+        let open = Open {
+            unapplied: unapplied(books, view),
+            unflushed: unflushed(books, view),
+        };
+        wallet(&mut audit, books, view, &open);
+        counters(&mut audit, books, view, &open);
+    }
+    audit.drifts
+}
+
+struct Audit<'a> {
+    account: &'a AccountId,
+    drifts: Vec<Drift>,
+}
+
+impl Audit<'_> {
+    /// Two numbers that must be the same.
+    fn same(&mut self, of: Of, expected: i128, found: i128) {
+        self.sum(of, [expected, 0, 0, 0], found);
+    }
+
+    /// The formula.
+    fn sum(&mut self, of: Of, [ledger, unapplied, unflushed, held]: [i128; 4], store: i128) {
+        let expected = ledger - unapplied + unflushed - held;
+        if expected != store {
+            self.drifts.push(Drift {
+                account: self.account.clone(),
+                of,
+                ledger,
+                unapplied,
+                unflushed,
+                held,
+                expected,
+                store,
+            });
+        }
+    }
+}
+
+/// What is on its way from one to the other.
+struct Open<'a> {
+    unapplied: Vec<&'a Moved>,
+    unflushed: Vec<&'a Moved>,
+}
+
+fn unapplied<'a>(books: &'a Books, view: &AccountView) -> Vec<&'a Moved> {
+    let known = view.applied_seq.max(view.as_of);
+    let changes = books.changes.iter();
+    changes
+        .filter_map(|(seq, moved)| (*seq > known).then_some(moved))
+        .collect()
+}
+
+fn unflushed<'a>(books: &Books, view: &'a AccountView) -> Vec<&'a Moved> {
+    let entries = view.unflushed.iter();
+    entries
+        .filter_map(|entry| (entry.seq > books.flushed_seq).then_some(&entry.moved))
+        .collect()
+}
+
+/// What a lot has in each of the readings.
+#[derive(Default)]
+struct LotSums {
+    ledger: i128,
+    unapplied: i128,
+    unflushed: i128,
+    holds: i128,
+    left: i128,
+    held: i128,
+}
+
+fn wallet(audit: &mut Audit, books: &Books, view: &AccountView, open: &Open) {
+    let mut lots: BTreeMap<LotId, LotSums> = BTreeMap::new();
+    for (lot, left) in &books.lots {
+        lots.entry(*lot).or_default().ledger += i128::from(*left);
+    }
+    for (lot, nanos) in open.unapplied.iter().flat_map(|moved| &moved.lots) {
+        lots.entry(*lot).or_default().unapplied += i128::from(nanos.0);
+    }
+    for (lot, nanos) in open.unflushed.iter().flat_map(|moved| &moved.lots) {
+        lots.entry(*lot).or_default().unflushed += i128::from(nanos.0);
+    }
+    for (lot, nanos) in view.holds.iter().flat_map(|hold| &hold.slices) {
+        lots.entry(*lot).or_default().holds += i128::from(nanos.0);
+    }
+    for (lot, state) in &view.lots {
+        let sums = lots.entry(*lot).or_default();
+        sums.left += i128::from(state.left.0);
+        sums.held += i128::from(state.held.0);
+    }
+    let mut on_lots = 0;
+    for (lot, sums) in lots {
+        on_lots += sums.holds;
+        let terms = [sums.ledger, sums.unapplied, sums.unflushed, sums.held];
+        audit.sum(Of::Lot { lot }, terms, sums.left);
+        audit.same(Of::HeldOfLot { lot }, sums.holds, sums.held);
+    }
+
+    let of = |moved: &[&Moved]| moved.iter().map(|m| i128::from(m.debt.0)).sum::<i128>();
+    let terms = [
+        i128::from(books.debt),
+        of(&open.unapplied),
+        of(&open.unflushed),
+        0,
+    ];
+    audit.sum(Of::Debt, terms, i128::from(view.debt.left.0));
+    let reserved: i128 = view.holds.iter().map(|h| i128::from(h.reserved.0)).sum();
+    let held = i128::from(view.debt.held.0);
+    audit.same(Of::HeldOfDebt, reserved - on_lots, held);
+}
+
+fn counters(audit: &mut Audit, books: &Books, view: &AccountView, open: &Open) {
+    let in_store: BTreeMap<&CounterKey, _> = view
+        .counters
+        .iter()
+        .map(|state| (&state.key, state))
+        .collect();
+    let in_ledger: BTreeMap<&CounterKey, _> = books
+        .counters
+        .iter()
+        .map(|found| (&found.key, found))
+        .collect();
+    let used = |key: &CounterKey, start: UnixMs| {
+        let found = in_ledger.get(key).filter(|found| found.start == start);
+        found.map_or(0, |found| i128::from(found.used.0))
+    };
+    for state in &view.counters {
+        let (key, start) = (&state.key, state.start);
+        let of = Of::Counter {
+            counter: key.clone(),
+            start,
+        };
+        let terms = [
+            used(key, start),
+            moved(&open.unapplied, key, start),
+            moved(&open.unflushed, key, start),
+            0,
+        ];
+        audit.sum(of, terms, i128::from(state.used.0));
+        let of = Of::HeldOfCounter {
+            counter: key.clone(),
+            start,
+        };
+        let holds = view.holds.iter().flat_map(|hold| &hold.counts);
+        audit.same(of, sum_of(holds, key, start), i128::from(state.held.0));
+    }
+    // A counter that the store is without, or has in an older span only, counts nothing there.
+    for found in &books.counters {
+        let (key, start) = (&found.key, found.start);
+        if in_store.get(key).is_some_and(|state| state.start >= start) {
+            continue;
+        }
+        let of = Of::Counter {
+            counter: key.clone(),
+            start,
+        };
+        let terms = [
+            i128::from(found.used.0),
+            moved(&open.unapplied, key, start),
+            moved(&open.unflushed, key, start),
+            0,
+        ];
+        audit.sum(of, terms, 0);
+    }
+}
+
+fn moved(moved: &[&Moved], key: &CounterKey, start: UnixMs) -> i128 {
+    sum_of(moved.iter().flat_map(|moved| &moved.counters), key, start)
+}
+
+fn sum_of<'a>(counts: impl Iterator<Item = &'a Count>, key: &CounterKey, start: UnixMs) -> i128 {
+    let amounts = counts.filter(|count| count.key == *key && count.start == start);
+    amounts.map(|count| count.amount).map(wide).sum()
+}
+
+fn wide(Amount(amount): Amount) -> i128 {
+    i128::from(amount)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+fn rfc3339<S: Serializer>(at: &UnixMs, serializer: S) -> Result<S::Ok, S::Error> {
+    time::serde::rfc3339::serialize(&at.to_utc(), serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::money::Nanos;
+    use crate::quota::{
+        CounterState, Entry, EntryKind, Epoch, LotState, Mode, OpenHold, ReservationId, Snapshot,
+        Status, Version,
+    };
+
+    const LOT: LotId = LotId(7);
+    const MONTH: UnixMs = UnixMs(1_000);
+
+    fn key() -> CounterKey {
+        "account/tokens/month".parse().unwrap()
+    }
+
+    fn count(amount: i64) -> Count {
+        Count {
+            key: key(),
+            start: MONTH,
+            amount: Amount(amount),
+        }
+    }
+
+    /// 100 granted; 10 charged and flushed; 5 charged and not; 20 held; a change of +3 not applied.
+    fn readings() -> (Books, AccountView) {
+        let account: AccountId = "acme".parse().unwrap();
+        let change = Moved {
+            lots: vec![(LOT, Nanos(3))],
+            ..Moved::default()
+        };
+        let books = Books {
+            account: account.clone(),
+            lots: vec![(LOT, 93)],
+            debt: 0,
+            counters: vec![CounterBalance {
+                key: key(),
+                start: MONTH,
+                used: Amount(10),
+            }],
+            changes: vec![(ChangeSeq(4), change)],
+            flushed_seq: OutSeq(1),
+            granted: 103,
+            charged: 10,
+        };
+        let entry = |seq, nanos: i64| Entry {
+            seq: OutSeq(seq),
+            epoch: Epoch(1),
+            at: UnixMs(0),
+            account: account.clone(),
+            kind: EntryKind::Repaid,
+            moved: Moved {
+                lots: vec![(LOT, Nanos(-nanos))],
+                debt: Nanos(0),
+                counters: vec![count(nanos)],
+            },
+        };
+        let view = AccountView {
+            snapshot: Snapshot {
+                account: account.clone(),
+                version: Version(1),
+                keys_version: 1,
+                plan: None,
+                mode: Mode::Enforce,
+                status: Status::Active,
+                anchor_at: None,
+                limits: Vec::new(),
+                overage: Nanos(0),
+                markup_percent: None,
+            },
+            order: Vec::new(),
+            lots: vec![(
+                LOT,
+                LotState {
+                    left: Nanos(65),
+                    held: Nanos(20),
+                },
+            )],
+            debt: LotState {
+                left: Nanos(0),
+                held: Nanos(2),
+            },
+            counters: vec![CounterState {
+                key: key(),
+                start: MONTH,
+                used: Amount(15),
+                held: Amount(22),
+            }],
+            as_of: ChangeSeq(0),
+            applied_seq: ChangeSeq(3),
+            // The first is in the ledger already, and only not forgotten yet.
+            unflushed: vec![entry(1, 10), entry(2, 5)],
+            holds: vec![OpenHold {
+                id: ReservationId::new(),
+                reserved: Nanos(22),
+                slices: vec![(LOT, Nanos(20))],
+                counts: vec![count(22)],
+                deadline: UnixMs(0),
+            }],
+        };
+        (books, view)
+    }
+
+    #[test]
+    fn what_is_on_its_way_is_no_drift() {
+        let (books, view) = readings();
+        assert_eq!(compare(&books, Some(&view)), []);
+        assert_eq!(compare(&books, None), []);
+    }
+
+    #[test]
+    fn every_single_number_that_is_off_is_named() {
+        type Tamper = fn(&mut Books, &mut AccountView);
+        let tampers: [(Tamper, Of); 8] = [
+            (|_, v| v.lots[0].1.left.0 += 1, Of::Lot { lot: LOT }),
+            (|b, _| b.flushed_seq = OutSeq(2), Of::Lot { lot: LOT }),
+            (|_, v| v.applied_seq = ChangeSeq(4), Of::Lot { lot: LOT }),
+            (|_, v| v.debt.left.0 -= 1, Of::Debt),
+            (|_, v| v.debt.held.0 += 1, Of::HeldOfDebt),
+            (
+                |_, v| v.counters[0].used.0 += 1,
+                Of::Counter {
+                    counter: key(),
+                    start: MONTH,
+                },
+            ),
+            (
+                |_, v| v.counters[0].held.0 -= 1,
+                Of::HeldOfCounter {
+                    counter: key(),
+                    start: MONTH,
+                },
+            ),
+            (|b, _| b.charged += 1, Of::Records),
+        ];
+        for (tamper, of) in tampers {
+            let (mut books, mut view) = readings();
+            tamper(&mut books, &mut view);
+            let drifts = compare(&books, Some(&view));
+            assert_eq!(drifts[0].of, of, "{drifts:?}");
+        }
+    }
+
+    #[test]
+    fn a_counter_that_the_store_is_without_is_a_drift() {
+        let (books, mut view) = readings();
+        view.counters.clear();
+        let of = Of::Counter {
+            counter: key(),
+            start: MONTH,
+        };
+        assert!(
+            compare(&books, Some(&view))
+                .iter()
+                .any(|drift| drift.of == of)
+        );
+    }
+}

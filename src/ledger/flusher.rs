@@ -1,0 +1,175 @@
+//! Carries the outbox to the ledger (rule 19): read, commit, and only then forget.
+//!
+//! A crash between any two of these repeats harmlessly, so a flusher keeps no state worth saving.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::applier::Applier;
+use super::dirty::DirtyShards;
+use super::keeper::Keeper;
+use super::standing::{Away, Standing};
+use super::{Committed, Ledger, LedgerError};
+use crate::clock::Clock;
+use crate::quota::{OutSeq, ShardId, Store, StoreError};
+
+/// Entries of one transaction.
+const BATCH: usize = 512;
+/// How long a flusher waits after the first mark, so that one transaction takes many entries.
+const GATHER: Duration = Duration::from_millis(20);
+/// How long one round over the shards that nobody marked takes: it is for entries of processes that died, and there
+/// may be hundreds of flushers.
+const ROUND: Duration = Duration::from_secs(30);
+/// How long it rests after a failure before it tries that shard again.
+const PAUSE_AT_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_AT_MOST: Duration = Duration::from_secs(5);
+
+/// How a flush ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flushed {
+    /// The outbox is empty; so many entries were in it.
+    Drained(usize),
+    /// Another flusher is at this shard.
+    Busy,
+    /// The ledger knows this shard to be on another server: it must be checked again.
+    OtherServer,
+}
+
+/// Why a flush failed.
+#[derive(Debug, thiserror::Error)]
+pub enum FlushError {
+    /// The ledger did not answer, or would not have the entries.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Flushes shards.
+pub struct Flusher<S, L> {
+    store: Arc<S>,
+    ledger: Arc<L>,
+    keeper: Arc<Keeper<S, L>>,
+    applier: Arc<Applier<S, L>>,
+    dirty: DirtyShards,
+    standing: Standing,
+}
+
+impl<S: Store, L: Ledger> Flusher<S, L> {
+    /// A flusher between store and ledger; it tells the keeper of shards that have moved, and the applier of shards
+    /// for which a flush may have made changes.
+    pub fn new(
+        store: Arc<S>,
+        ledger: Arc<L>,
+        keeper: Arc<Keeper<S, L>>,
+        applier: Arc<Applier<S, L>>,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            dirty: DirtyShards::new(store.shards()),
+            store,
+            ledger,
+            keeper,
+            applier,
+            standing: Standing::new("flusher", clock),
+        }
+    }
+
+    /// An ending was written to this shard's outbox.
+    pub fn mark(&self, shard: ShardId) {
+        self.dirty.mark(shard);
+    }
+
+    /// Since when entries have not reached the ledger, and why.
+    pub fn away(&self) -> Option<Away> {
+        self.standing.away()
+    }
+
+    /// Flushes until the task is aborted; every step of it may be cut off.
+    pub async fn run(&self) {
+        let shards = self.store.shards().max(1);
+        let mut next = rand::random_range(0..shards);
+        let mut next_at = Instant::now();
+        let mut pause = PAUSE_AT_FIRST;
+        loop {
+            if timeout(next_at - Instant::now(), self.dirty.wait())
+                .await
+                .is_ok()
+            {
+                sleep(GATHER).await;
+            } else {
+                let to_next = ROUND / u32::from(shards);
+                next_at = Instant::now() + to_next.mul_f64(rand::random_range(0.5..1.5));
+                self.dirty.mark(ShardId(next));
+                next = (next + 1) % shards;
+            }
+            if self.flush_dirty().await {
+                pause = PAUSE_AT_FIRST;
+            } else {
+                sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
+                pause = (pause * 2).min(PAUSE_AT_MOST);
+            }
+        }
+    }
+
+    /// Flushes what is marked; what fails stays marked. Says whether all went well.
+    pub async fn flush_dirty(&self) -> bool {
+        let mut well = true;
+        for shard in self.dirty.take() {
+            if self.store.adopted(shard).is_none() {
+                // It must be checked first; whoever does that says what is wrong with it.
+                self.dirty.mark(shard);
+                well = false;
+                continue;
+            }
+            match self.flush(shard).await {
+                Ok(Flushed::Drained(_)) => self.standing.succeeded(shard),
+                // Whoever is at it started before our entry was written, perhaps: look again.
+                Ok(Flushed::Busy) => {
+                    self.dirty.mark(shard);
+                    well = false;
+                }
+                Ok(Flushed::OtherServer) => {
+                    self.keeper.suspect(shard);
+                    self.dirty.mark(shard);
+                    well = false;
+                }
+                Err(error) => {
+                    self.standing.failed(shard, &error);
+                    self.dirty.mark(shard);
+                    well = false;
+                }
+            }
+        }
+        well
+    }
+
+    /// Flushes one shard until its outbox is empty.
+    // holds: 3, never lost
+    pub async fn flush(&self, shard: ShardId) -> Result<Flushed, FlushError> {
+        let mut drained = 0;
+        loop {
+            let outbox = self.store.outbox(shard, BATCH).await?;
+            if outbox.entries.is_empty() {
+                return Ok(Flushed::Drained(drained));
+            }
+            let upto = match self.ledger.commit(shard, &outbox).await? {
+                Committed::UpTo { entry, changed } => {
+                    if changed {
+                        self.applier.changed(shard);
+                    }
+                    entry
+                }
+                Committed::Busy => return Ok(Flushed::Busy),
+                Committed::OtherServer => return Ok(Flushed::OtherServer),
+            };
+            let seqs = outbox.entries.iter().map(|entry| entry.seq);
+            let seqs: Vec<OutSeq> = seqs.filter(|seq| *seq <= upto).collect();
+            self.store.forget(shard, &seqs).await?;
+            drained += seqs.len();
+        }
+    }
+}

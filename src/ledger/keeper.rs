@@ -1,0 +1,161 @@
+//! Keeps the shards checked (rule 21): whatever the store does not trust any more is checked and adopted again.
+//!
+//! It also looks whether store and ledger answer at all, since a sidecar without calls would not notice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::standing::{Away, Standing};
+use super::{CheckError, Checked, Ledger};
+use crate::clock::Clock;
+use crate::quota::{Epoch, ShardId, Store};
+
+/// How long until the next round when all was well.
+const ROUND: Duration = Duration::from_secs(1);
+/// How long when it was not.
+const SHORT_ROUND: Duration = Duration::from_millis(200);
+/// No shard is ever in this epoch: adopting it makes every command of a lost shard answer that it is lost.
+const NO_EPOCH: Epoch = Epoch(0);
+/// The ledger as a whole has no shards; its standing is kept under this one.
+const WHOLE: ShardId = ShardId(0);
+
+/// What readiness says: which dependency is away, and since when.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Health {
+    /// Of the store.
+    pub store: Option<Away>,
+    /// Of the ledger.
+    pub ledger: Option<Away>,
+    /// Shards whose state the store has lost.
+    pub lost: Option<Away>,
+}
+
+/// Checks shards.
+pub struct Keeper<S, L> {
+    store: Arc<S>,
+    ledger: Arc<L>,
+    store_standing: Standing,
+    ledger_standing: Standing,
+    lost: Standing,
+    /// Shards that somebody has a reason to check although they are adopted.
+    suspects: Mutex<Vec<ShardId>>,
+    woken: Notify,
+}
+
+impl<S: Store, L: Ledger> Keeper<S, L> {
+    /// A keeper between these.
+    pub fn new(store: Arc<S>, ledger: Arc<L>, clock: Clock) -> Self {
+        Self {
+            store,
+            ledger,
+            store_standing: Standing::new("store", clock.clone()),
+            ledger_standing: Standing::new("ledger", clock.clone()),
+            lost: Standing::new("state of a shard in the store", clock),
+            suspects: Mutex::default(),
+            woken: Notify::new(),
+        }
+    }
+
+    /// What readiness says.
+    pub fn health(&self) -> Health {
+        Health {
+            store: self.store_standing.away(),
+            ledger: self.ledger_standing.away(),
+            lost: self.lost.away(),
+        }
+    }
+
+    /// Looks at once, because a command was answered that its shard is not adopted.
+    pub fn wake(&self) {
+        self.woken.notify_one();
+    }
+
+    /// Checks a shard again although it is adopted, because the ledger knows it to be on another server.
+    pub fn suspect(&self, shard: ShardId) {
+        let mut suspects = self.suspects.lock();
+        if !suspects.contains(&shard) {
+            suspects.push(shard);
+        }
+        self.woken.notify_one();
+    }
+
+    /// Keeps until the task is aborted; every step of it may be cut off.
+    pub async fn run(&self) {
+        loop {
+            let pause = if self.round().await {
+                ROUND
+            } else {
+                SHORT_ROUND
+            };
+            let pause = pause.mul_f64(rand::random_range(0.75..1.25));
+            let _ = timeout(pause, self.woken.notified()).await;
+        }
+    }
+
+    /// Checks every shard that is not adopted, or suspected; says whether all is well then.
+    pub async fn round(&self) -> bool {
+        match self.ledger.prices_version().await {
+            Ok(_) => self.ledger_standing.succeeded(WHOLE),
+            Err(error) => {
+                self.ledger_standing.failed(WHOLE, &error);
+                return false;
+            }
+        }
+        let suspects = std::mem::take(&mut *self.suspects.lock());
+        let mut checked = 0;
+        for shard in (0..self.store.shards()).map(ShardId) {
+            let trusted = self
+                .store
+                .adopted(shard)
+                .is_some_and(|epoch| epoch != NO_EPOCH);
+            if trusted && !suspects.contains(&shard) {
+                continue;
+            }
+            checked += 1;
+            if !self.check(shard).await && self.ledger_standing.away().is_some() {
+                // Each further shard would wait as long for the same answer; suspects come back with the next mark.
+                return false;
+            }
+        }
+        if checked == 0 {
+            self.ask_store().await;
+        }
+        self.health() == Health::default()
+    }
+
+    /// Checks one shard, and adopts it if store and ledger agree.
+    pub async fn check(&self, shard: ShardId) -> bool {
+        match self.ledger.check(shard, &*self.store).await {
+            Ok(Checked::Agreed(epoch)) => {
+                self.store.adopt(shard, epoch);
+                self.store_standing.succeeded(shard);
+                self.lost.succeeded(shard);
+                return true;
+            }
+            Ok(Checked::Lost(reason)) => {
+                self.store.adopt(shard, NO_EPOCH);
+                self.store_standing.succeeded(shard);
+                self.lost.failed(shard, &reason);
+            }
+            Err(CheckError::Store(error)) => self.store_standing.failed(shard, &error),
+            Err(CheckError::Ledger(error)) => self.ledger_standing.failed(WHOLE, &error),
+        }
+        false
+    }
+
+    /// Asks the store for a sign of life, and whether it would ever evict a balance (rule 14).
+    async fn ask_store(&self) {
+        match self.store.view(WHOLE).await {
+            Ok(view) if view.noeviction => self.store_standing.succeeded(WHOLE),
+            Ok(_) => {
+                let reason = "its maxmemory-policy is not noeviction";
+                self.store_standing.failed(WHOLE, &reason);
+            }
+            Err(error) => self.store_standing.failed(WHOLE, &error),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Grants: credit, each one a lot.
+//!
+//! Every bound is checked here, before anything is written: what has become a numbered change must never fail in the
+//! store (rule 20).
+
+use sqlx::{PgConnection, Row};
+use time::{Duration, OffsetDateTime};
+
+use super::{Admin, no_account};
+use crate::clock::UnixMs;
+use crate::ledger::LedgerError;
+use crate::ledger::postgres::account;
+use crate::money::{MAX_AMOUNT, Nanos};
+use crate::quota::{AccountId, ChangeBody, Lot, LotId, MAX_LOTS, Moved};
+
+const BY_REF: &str = "\
+    SELECT id, amount_nanos FROM credit_grant WHERE account_id = $1 AND source_ref = $2";
+const GRANT: &str = "\
+    INSERT INTO credit_grant (account_id, amount_nanos, balance_nanos, priority, kind, expires_at, source, source_ref) \
+    SELECT id, $2, $2, $3, 'paid', $4, 'cli', $5 FROM account WHERE id = $1 RETURNING id";
+
+/// How long a lot stays in the order after it expired: the store decides by its own clock, which may be behind ours.
+const EXPIRED_FOR: Duration = Duration::HOUR;
+
+/// Credit for an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewGrant {
+    /// How much; more than zero, at most [`MAX_AMOUNT`].
+    pub amount: Nanos,
+    /// Lower numbers are drawn first.
+    pub priority: i32,
+    /// Until when it can be drawn on; `None`: for ever.
+    pub expires_at: Option<UnixMs>,
+    /// What the one who grants calls the reason: the same reason twice makes one grant.
+    pub source_ref: Option<String>,
+}
+
+/// The result of a grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Granted {
+    /// There is a new lot.
+    Made(LotId),
+    /// This reason had made this lot before; nothing was moved.
+    Already(LotId),
+}
+
+impl Admin {
+    /// Grants credit.
+    // holds: 4, never twice
+    pub async fn grant(
+        &self,
+        account: &AccountId,
+        grant: &NewGrant,
+    ) -> Result<Granted, LedgerError> {
+        if grant.amount <= Nanos::ZERO || grant.amount.0 > MAX_AMOUNT {
+            return Err(LedgerError::Invalid(format!(
+                "a grant is more than zero and at most {} credits, not {}",
+                Nanos(MAX_AMOUNT),
+                grant.amount
+            )));
+        }
+        let now = OffsetDateTime::now_utc();
+        if grant.expires_at.is_some_and(|end| end <= now.into()) {
+            return Err(LedgerError::Invalid(
+                "a grant cannot expire in the past".into(),
+            ));
+        }
+        self.change(account, async |tx| {
+            if let Some(lot) = granted_before(tx, account, grant).await? {
+                return Ok((Granted::Already(lot), None));
+            }
+            let lots = drawable(tx, account, now).await?.len();
+            if lots >= MAX_LOTS {
+                return Err(LedgerError::Invalid(format!(
+                    "`{account}` has {lots} lots with something left, and no more than {MAX_LOTS} are kept apart"
+                )));
+            }
+            let lot = insert(tx, account, grant).await?;
+            let body = ChangeBody {
+                lots: Some(drawable(tx, account, now).await?),
+                moved: Moved {
+                    lots: vec![(lot, grant.amount)],
+                    ..Moved::default()
+                },
+                repay: true,
+                ..ChangeBody::default()
+            };
+            Ok((Granted::Made(lot), Some(body)))
+        })
+        .await
+    }
+}
+
+/// The lot that this reason made before. Another amount for the same reason is a mistake, never a second grant.
+async fn granted_before(
+    tx: &mut PgConnection,
+    account: &AccountId,
+    grant: &NewGrant,
+) -> Result<Option<LotId>, LedgerError> {
+    let Some(source_ref) = &grant.source_ref else {
+        return Ok(None);
+    };
+    let row = sqlx::query(BY_REF)
+        .bind(account.as_str())
+        .bind(source_ref)
+        .fetch_optional(tx)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let amount = Nanos(row.try_get("amount_nanos")?);
+    if amount != grant.amount {
+        return Err(LedgerError::Invalid(format!(
+            "`{source_ref}` has granted `{account}` {amount} credits already, not {}",
+            grant.amount
+        )));
+    }
+    Ok(Some(LotId(row.try_get("id")?)))
+}
+
+async fn insert(
+    tx: &mut PgConnection,
+    account: &AccountId,
+    grant: &NewGrant,
+) -> Result<LotId, LedgerError> {
+    let row = sqlx::query(GRANT)
+        .bind(account.as_str())
+        .bind(grant.amount.0)
+        .bind(grant.priority)
+        .bind(grant.expires_at.map(UnixMs::to_utc))
+        .bind(grant.source_ref.as_deref())
+        .fetch_optional(tx)
+        .await?
+        .ok_or_else(|| no_account(account))?;
+    Ok(LotId(row.try_get("id")?))
+}
+
+/// The lots a reservation may draw on now or later, in their order.
+async fn drawable(
+    tx: &mut PgConnection,
+    account: &AccountId,
+    now: OffsetDateTime,
+) -> Result<Vec<Lot>, LedgerError> {
+    let over = UnixMs::from(now - EXPIRED_FOR);
+    let lots = account::lots(tx, account).await?;
+    Ok(lots
+        .into_iter()
+        .map(|(lot, _)| lot)
+        .filter(|lot| lot.expires_at.is_none_or(|end| over < end))
+        .collect())
+}

@@ -1,0 +1,168 @@
+//! The ledger in PostgreSQL: the durable truth of an installation with many sidecars.
+//!
+//! Every change of an account happens under its shard's row lock, and every wait here has a deadline.
+
+use sqlx::{Connection, PgConnection, Row};
+
+use super::{
+    CheckError, Checked, Committed, Identity, Installation, KeyHash, Ledger, LedgerError, Prices,
+};
+use crate::price::PriceEntry;
+use crate::quota::{AccountId, AccountImage, ChangeSeq, Outbox, ShardId, Store, StoreChange};
+
+pub mod account;
+pub mod admin;
+pub mod change;
+mod check;
+mod commit;
+pub mod schema;
+mod wire;
+
+use wire::{Reads, Wire};
+
+const IDENTIFY: &str = "\
+    SELECT api_key.id, api_key.account_id, account.keys_version \
+    FROM api_key JOIN account ON account.id = api_key.account_id \
+    WHERE api_key.hash = $1 AND api_key.revoked_at IS NULL";
+const PRICES_VERSION: &str = "SELECT version FROM catalog";
+const CATALOG: &str = "SELECT version, markup_percent::text AS markup_percent FROM catalog";
+const PRICES: &str =
+    "SELECT id, body FROM model_price WHERE retired_at IS NULL ORDER BY position, id";
+const ONE_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+
+/// The ledger in PostgreSQL, as the data plane sees it.
+pub struct PostgresLedger {
+    installation: Installation,
+    reads: Reads,
+    /// For flushes alone, so that no check and no read ever stands in their way.
+    flushes: Wire,
+    checks: Wire,
+}
+
+impl PostgresLedger {
+    /// Connects, and looks over the schema.
+    pub async fn connect(url: &str) -> Result<Self, LedgerError> {
+        let options = wire::options(url)?;
+        let flushes = Wire::new(options.clone());
+        let mut turn = flushes.turn().await;
+        let mut conn = turn.connection().await?;
+        let installation = wire::written(schema::look_over(&mut conn)).await?;
+        turn.keep(conn);
+        Ok(Self {
+            installation,
+            reads: Reads::new(options.clone()),
+            flushes,
+            checks: Wire::new(options),
+        })
+    }
+
+    /// Makes the partitions of the coming months where they are missing: to be called now and then, since a sidecar
+    /// may well run for longer than the months that the last migration made.
+    pub async fn make_partitions(&self) -> Result<(), LedgerError> {
+        let mut turn = self.checks.turn().await;
+        let mut conn = turn.connection().await?;
+        wire::written(schema::make_partitions(&mut conn)).await?;
+        turn.keep(conn);
+        Ok(())
+    }
+}
+
+impl Ledger for PostgresLedger {
+    fn installation(&self) -> Installation {
+        self.installation
+    }
+
+    async fn check<S: Store>(&self, shard: ShardId, store: &S) -> Result<Checked, CheckError> {
+        let mut turn = self.checks.turn().await;
+        let mut conn = turn.connection().await?;
+        let install = self.installation.id;
+        let checked = wire::written(check::check(&mut conn, install, shard, store)).await?;
+        turn.keep(conn);
+        Ok(checked)
+    }
+
+    async fn commit(&self, shard: ShardId, outbox: &Outbox) -> Result<Committed, LedgerError> {
+        let mut turn = self.flushes.turn().await;
+        let mut conn = turn.connection().await?;
+        let committed = wire::written(commit::commit(&mut conn, shard, outbox)).await?;
+        turn.keep(conn);
+        Ok(committed)
+    }
+
+    async fn changes_after(
+        &self,
+        shard: ShardId,
+        seq: ChangeSeq,
+        max: usize,
+    ) -> Result<Vec<StoreChange>, LedgerError> {
+        let read = async move |pool: sqlx::PgPool| {
+            change::after(&mut *pool.acquire().await?, shard, seq, max).await
+        };
+        self.reads.read(read).await
+    }
+
+    async fn image(&self, account: &AccountId) -> Result<Option<AccountImage>, LedgerError> {
+        let account = account.clone();
+        let read = async move |pool: sqlx::PgPool| {
+            account::image(&mut *pool.acquire().await?, &account).await
+        };
+        self.reads.read(read).await
+    }
+
+    async fn identify(&self, hash: &KeyHash) -> Result<Option<Identity>, LedgerError> {
+        let hash = *hash;
+        let read =
+            async move |pool: sqlx::PgPool| identify(&mut *pool.acquire().await?, &hash).await;
+        self.reads.read(read).await
+    }
+
+    async fn prices_version(&self) -> Result<i64, LedgerError> {
+        let read = async move |pool: sqlx::PgPool| {
+            Ok(sqlx::query_scalar(PRICES_VERSION).fetch_one(&pool).await?)
+        };
+        self.reads.read(read).await
+    }
+
+    async fn prices(&self) -> Result<Prices, LedgerError> {
+        let read = async move |pool: sqlx::PgPool| prices(&mut *pool.acquire().await?).await;
+        self.reads.read(read).await
+    }
+}
+
+async fn identify(
+    conn: &mut PgConnection,
+    hash: &KeyHash,
+) -> Result<Option<Identity>, LedgerError> {
+    let row = sqlx::query(IDENTIFY)
+        .bind(&hash.0[..])
+        .fetch_optional(conn)
+        .await?;
+    row.map(|row| {
+        Ok(Identity {
+            key: row.try_get("id")?,
+            account: change::account_id(&row)?,
+            keys_version: row.try_get("keys_version")?,
+        })
+    })
+    .transpose()
+}
+
+async fn prices(conn: &mut PgConnection) -> Result<Prices, LedgerError> {
+    let mut tx = conn.begin_with(ONE_READ).await?;
+    let catalog = sqlx::query(CATALOG).fetch_one(&mut *tx).await?;
+    let rows = sqlx::query(PRICES).fetch_all(&mut *tx).await?;
+    tx.rollback().await?;
+    let entries = rows.iter().map(|row| {
+        let sqlx::types::Json(mut entry): sqlx::types::Json<PriceEntry> = row.try_get("body")?;
+        entry.id = row.try_get("id")?;
+        Ok(entry)
+    });
+    let markup: String = catalog.try_get("markup_percent")?;
+    Ok(Prices {
+        version: catalog.try_get("version")?,
+        entries: entries.collect::<Result<_, LedgerError>>()?,
+        markup_percent: markup
+            .parse()
+            .map_err(|_| LedgerError::Nonsense(format!("a markup of {markup} percent")))?,
+    })
+}

@@ -1,0 +1,148 @@
+//! The schema: brought up to date, and looked over before anything relies on it.
+//!
+//! The migrations are in the binary, so a program and the schema it needs cannot be shipped apart.
+
+use sqlx::migrate::Migrator;
+use sqlx::{Connection, PgConnection, Row};
+use uuid::Uuid;
+
+use super::wire;
+use crate::ledger::{Installation, LedgerError};
+
+/// The migrations, in their order.
+pub static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// How many shards an installation has unless it asks for another number the first time.
+pub const DEFAULT_SHARDS: u16 = 64;
+
+/// How many months of partitions there are beyond the present one.
+const MONTHS_AHEAD: i32 = 3;
+
+const INSTALL: &str =
+    "INSERT INTO installation (id, shards) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+const INSTALLATION: &str = "SELECT id, shards FROM installation";
+const MAKE_SHARDS: &str =
+    "INSERT INTO shard (id) SELECT generate_series(0, $1 - 1) ON CONFLICT DO NOTHING";
+const MAKE_PARTITIONS: &str = "SELECT usage_record_make_partitions($1)";
+const IS_MIGRATED: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
+const APPLIED: &str = "SELECT version, checksum FROM _sqlx_migrations WHERE success";
+
+/// Creates or upgrades the schema. Repeatable, and safe when many start at once: one does it, the others wait.
+///
+/// `shards` counts only the first time; asking for another number later is an error (rule 17).
+pub async fn migrate(url: &str, shards: Option<u16>) -> Result<Installation, LedgerError> {
+    let mut conn = PgConnection::connect_with(&wire::patient_options(url)?).await?;
+    MIGRATIONS
+        .run(&mut conn)
+        .await
+        .map_err(|error| LedgerError::Nonsense(error.to_string()))?;
+
+    let mut tx = conn.begin().await?;
+    let wanted = i16::try_from(shards.unwrap_or(DEFAULT_SHARDS))
+        .map_err(|_| LedgerError::Invalid("an installation has 1 to 16384 shards".into()))?;
+    sqlx::query(INSTALL)
+        .bind(Uuid::now_v7())
+        .bind(wanted)
+        .execute(&mut *tx)
+        .await?;
+    let installation = installation(&mut tx).await?;
+    if shards.is_some_and(|shards| shards != installation.shards) {
+        return Err(LedgerError::Invalid(format!(
+            "this installation has {} shards, for ever",
+            installation.shards
+        )));
+    }
+    sqlx::query(MAKE_SHARDS)
+        .bind(i32::from(installation.shards))
+        .execute(&mut *tx)
+        .await?;
+    make_partitions(&mut tx).await?;
+    tx.commit().await?;
+    conn.close().await?;
+    Ok(installation)
+}
+
+/// The schema that this program knows.
+pub fn newest() -> i64 {
+    let versions = MIGRATIONS.iter().map(|migration| migration.version);
+    versions.max().unwrap_or(0)
+}
+
+/// Makes the partitions of the coming months where they are missing; says how many were.
+pub async fn make_partitions(conn: &mut PgConnection) -> Result<i32, LedgerError> {
+    let made = sqlx::query_scalar(MAKE_PARTITIONS).bind(MONTHS_AHEAD);
+    Ok(made.fetch_one(conn).await?)
+}
+
+/// What the installation is, once the schema is known to be this program's or a later one's.
+pub(super) async fn look_over(conn: &mut PgConnection) -> Result<Installation, LedgerError> {
+    let migrated: bool = sqlx::query_scalar(IS_MIGRATED)
+        .fetch_one(&mut *conn)
+        .await?;
+    if !migrated {
+        return Err(LedgerError::Nonsense(
+            "it has no schema: run `tollgate migrate`".into(),
+        ));
+    }
+    let applied: Vec<(i64, Vec<u8>)> = sqlx::query_as(APPLIED).fetch_all(&mut *conn).await?;
+    for migration in MIGRATIONS.iter() {
+        let found = applied
+            .iter()
+            .find(|(version, _)| *version == migration.version);
+        match found {
+            None => {
+                return Err(LedgerError::Nonsense(format!(
+                    "migration {} is missing: run `tollgate migrate`",
+                    migration.version
+                )));
+            }
+            Some((_, checksum)) if checksum[..] != migration.checksum[..] => {
+                return Err(LedgerError::Nonsense(format!(
+                    "migration {} is not the one this program knows",
+                    migration.version
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    installation(conn).await
+}
+
+async fn installation(conn: &mut PgConnection) -> Result<Installation, LedgerError> {
+    let row = sqlx::query(INSTALLATION).fetch_one(conn).await?;
+    let shards: i16 = row.try_get("shards")?;
+    Ok(Installation {
+        id: row.try_get("id")?,
+        shards: u16::try_from(shards)
+            .map_err(|_| LedgerError::Nonsense(format!("{shards} shards")))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest, Sha256};
+
+    /// What has landed was run somewhere: changing it would part two installations of the same version.
+    #[test]
+    fn a_landed_migration_is_never_changed() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
+        let landed = std::fs::read_to_string(format!("{folder}/landed.sha256")).unwrap();
+        let mut names = Vec::new();
+        for line in landed.lines() {
+            let (hash, name) = line.split_once("  ").unwrap();
+            let text = std::fs::read(format!("{folder}/postgres/{name}")).unwrap();
+            let found = Sha256::digest(&text);
+            let found = found
+                .iter()
+                .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+            assert_eq!(found, hash, "{name} has landed: add a migration instead");
+            names.push(name.to_owned());
+        }
+        let mut files: Vec<String> = std::fs::read_dir(format!("{folder}/postgres"))
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        assert_eq!(names, files, "list each migration in landed.sha256");
+    }
+}

@@ -1,0 +1,86 @@
+//! A plain HTTP/1.1 listener: the accept loop that the small listeners share.
+//!
+//! Health, control and the mock upstream need nothing but this; the callers' listener has an order of its own.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the accept loop rests when the machine has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The bounds of a listener.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// How many connections there may be; the next ones wait.
+    pub connections: usize,
+    /// How long calls in flight may take to end after the shutdown.
+    pub drain: Duration,
+}
+
+/// Serves until `shutdown` is done, then for as long as calls in flight need, at most [`Bounds::drain`].
+///
+/// Dropping it closes every connection at once.
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    bounds: Bounds,
+    service: S,
+    shutdown: impl Future<Output = ()>,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let permits = Arc::new(Semaphore::new(bounds.connections));
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let accept = async || {
+        let permit = Arc::clone(&permits).acquire_owned().await;
+        let permit = permit.expect("this semaphore is never closed");
+        (permit, listener.accept().await)
+    };
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let (permit, accepted) = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = accept() => accepted,
+        };
+        while connections.try_join_next().is_some() {}
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        // Without it, small answers wait 40 ms for the caller's delayed acknowledgement.
+        // A connection that is gone already fails here, and again below where it is dropped.
+        let _ = stream.set_nodelay(true);
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_READ_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service.clone());
+        let connection = graceful.watch(connection);
+        connections.spawn(async move {
+            // How a connection ends is its caller's business: what matters of a call is ended by its body.
+            let _ = connection.await;
+            drop(permit);
+        });
+    }
+    drop(listener);
+    // What is still there afterwards is closed with the set.
+    let _ = tokio::time::timeout(bounds.drain, graceful.shutdown()).await;
+}

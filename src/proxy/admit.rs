@@ -1,0 +1,267 @@
+//! Admit: hold what the call may use at the most, or refuse it with all the numbers.
+
+use std::sync::Arc;
+
+use rust_decimal::Decimal;
+
+use super::Sidecar;
+use super::gate::Call;
+use super::identify::Caller;
+use super::meter::{Facts, Meter};
+use super::prices;
+use super::quote::{Demand, Quote, Tariff, Unpriceable};
+use super::refusal::Refusal;
+use super::route::Route;
+use super::shortage::Shortage;
+use crate::clock::UnixMs;
+use crate::config::Unpriced;
+use crate::ledger::Ledger;
+use crate::money::Nanos;
+use crate::quota::{
+    AccountId, Admission, Mode, Reservation, ReservationId, Reserve, Reserved, Seen, Snapshot,
+    Status, Store, StoreError, Version,
+};
+
+/// How often an answer of the store may ask for another attempt: a stale snapshot, a cold account and a window that
+/// moved may each come twice, when changes keep coming.
+const ATTEMPTS: usize = 6;
+
+const AWAY: Refusal = Refusal::QuotaUnavailable("the store is away");
+const BUSY: Refusal = Refusal::QuotaUnavailable("too many calls wait for the store");
+const RESTLESS: Refusal = Refusal::QuotaUnavailable("the account keeps changing");
+
+/// A call that may be forwarded, as long as its reservation lives.
+pub struct Admitted {
+    /// Its id, which the usage record will have too.
+    pub id: ReservationId,
+    /// Says how it ends.
+    pub meter: Arc<Meter>,
+    /// What the decision saw.
+    pub seen: Seen,
+    /// In monitor mode, what it would have been refused with.
+    pub would_refuse: Option<&'static str>,
+}
+
+impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
+    /// Reserves for a call. Everything that can change meanwhile, plan, keys, limits, lots, is exact here, because the
+    /// store refuses a claim that was built from an older version (rule 13).
+    // holds: 1, never oversold
+    pub(super) async fn admit(
+        &self,
+        route: &Route,
+        mut caller: Caller,
+        call: &Call,
+    ) -> Result<(Admitted, Reservation), Refusal> {
+        let account = caller.identity.account.clone();
+        let mut snapshot = self.snapshots.cached(&account);
+        let mut now = self.clock.now();
+        let mut room = self.settler.room();
+        for _ in 0..ATTEMPTS {
+            snapshot = self.checked(snapshot, &mut caller).await?;
+            let meter = Arc::new(self.meter(route, &caller, call, &snapshot, now)?);
+            self.refuse_unchecked(&account)?;
+            let permit = room.take().ok_or(BUSY)?;
+            let id = ReservationId::new();
+            let reservation = self
+                .settler
+                .open(permit, id, account.clone(), meter.clone());
+            let claim = self.claim(id, &meter, &snapshot);
+            let answer = match self.store.reserve(&claim).await {
+                // It may have been held all the same: dropping the reservation releases it (rule 5).
+                Err(StoreError::Away(_) | StoreError::Nonsense(_)) => return Err(AWAY),
+                answer => answer,
+            };
+            if let Ok(Reserved::Held { fits, seen, .. }) = answer {
+                let shortage = || Shortage::explain(&snapshot, meter.quote(), &seen);
+                let would_refuse = (!fits).then(shortage).flatten();
+                let would_refuse = would_refuse.map(|shortage| shortage.kind.code());
+                meter.would_refuse(would_refuse);
+                let admitted = Admitted {
+                    id,
+                    meter,
+                    seen,
+                    would_refuse,
+                };
+                return Ok((admitted, reservation));
+            }
+            room = reservation.was_not_held();
+            match answer {
+                Ok(Reserved::Short(seen)) => {
+                    let shortage = Shortage::explain(&snapshot, meter.quote(), &seen);
+                    return Err(shortage.map_or(RESTLESS, Refusal::from));
+                }
+                Ok(Reserved::Stale(newer)) => snapshot = self.snapshots.keep(*newer),
+                Ok(Reserved::WindowMoved(at)) => now = at,
+                Ok(Reserved::Cold) => self.load(&account).await?,
+                Ok(Reserved::OutboxFull) => {
+                    return Err(Refusal::QuotaUnavailable(
+                        "the ledger is too far behind the store",
+                    ));
+                }
+                Ok(Reserved::Held { .. } | Reserved::Ended(_)) => return Err(RESTLESS),
+                Err(_) => {
+                    self.keeper.wake();
+                    return Err(AWAY);
+                }
+            }
+        }
+        Err(RESTLESS)
+    }
+
+    /// Refuses a claim on a shard that must be checked first, without asking the store (rule 21).
+    fn refuse_unchecked(&self, account: &AccountId) -> Result<(), Refusal> {
+        let shard = account.shard(self.store.shards());
+        if self.store.adopted(shard).is_none() {
+            self.keeper.wake();
+            return Err(AWAY);
+        }
+        Ok(())
+    }
+
+    /// Refuses suspended accounts and revoked keys. What a cached snapshot says against a caller is asked again, so
+    /// that nobody is refused for what was true a while ago.
+    pub(super) async fn checked(
+        &self,
+        mut snapshot: Arc<Snapshot>,
+        caller: &mut Caller,
+    ) -> Result<Arc<Snapshot>, Refusal> {
+        if snapshot.status == Status::Suspended {
+            snapshot = self.current_snapshot(&caller.identity.account).await?;
+            if snapshot.status == Status::Suspended {
+                return Err(Refusal::Suspended(snapshot.account.to_string()));
+            }
+        }
+        if caller.identity.keys_version < snapshot.keys_version {
+            *caller = self.keys.look_up_again(caller, &*self.ledger).await?;
+        }
+        Ok(snapshot)
+    }
+
+    /// The snapshot that counts now: a claim of no version holds nothing and is answered with it.
+    pub(super) async fn current_snapshot(
+        &self,
+        account: &AccountId,
+    ) -> Result<Arc<Snapshot>, Refusal> {
+        let question = Reserve {
+            id: ReservationId::new(),
+            account: account.clone(),
+            version: Version::default(),
+            charge: Nanos::ZERO,
+            floor: Nanos::ZERO,
+            lines: Vec::new(),
+            deadline_ms: 0,
+            max_age_ms: 0,
+            admission: Admission::Strict,
+            detail: "".into(),
+        };
+        for _ in 0..ATTEMPTS {
+            match self.store.reserve(&question).await {
+                Ok(Reserved::Stale(snapshot)) => return Ok(self.snapshots.keep(*snapshot)),
+                Ok(Reserved::Cold) => self.load(account).await?,
+                Ok(_) | Err(_) => return Err(AWAY),
+            }
+        }
+        Err(RESTLESS)
+    }
+
+    async fn load(&self, account: &AccountId) -> Result<(), Refusal> {
+        let away =
+            |_| Refusal::QuotaUnavailable("the ledger is away and this account is not loaded");
+        self.loader.load(account).await.map_err(away)
+    }
+
+    /// Prices the call for this account and builds its lines.
+    fn meter(
+        &self,
+        route: &Route,
+        caller: &Caller,
+        call: &Call,
+        snapshot: &Snapshot,
+        at: UnixMs,
+    ) -> Result<Meter, Refusal> {
+        let current = self.prices.load();
+        let tariff = match &call.demand {
+            Demand::Flat(_) => Tariff::free(self.credit_usd),
+            Demand::Tokens { .. } => {
+                let markup = route.config.markup_percent.or(snapshot.markup_percent);
+                let markup = markup.unwrap_or(current.markup_percent);
+                self.tariff(route, &call.model, markup, at)?
+            }
+        };
+        let quote = Quote::new(tariff, call.demand.clone());
+        let mut quote = quote.map_err(|why| match why {
+            Unpriceable::PartMissing => Refusal::ModelNotPriced(call.model.clone()),
+            Unpriceable::TooLarge => Refusal::InvalidRequest {
+                message: "this call may cost more than the largest amount that can be held"
+                    .to_owned(),
+                param: None,
+            },
+        })?;
+        if snapshot.mode == Mode::Off {
+            quote.charge_nothing();
+        } else {
+            quote.claim_lines(snapshot, at);
+        }
+        if let Some(allowed) = call.max_charge
+            && quote.charge_claim().hold > allowed.0
+        {
+            return Err(Refusal::AboveMaxCharge {
+                estimate: Nanos(quote.charge_claim().hold).to_string(),
+                allowed: allowed.to_string(),
+            });
+        }
+        let facts = Facts {
+            route: route.name.clone(),
+            provider: route.provider.clone(),
+            model: call.model.clone(),
+            api_key_id: caller.identity.key,
+            scopes: call.scopes.clone(),
+            mode: snapshot.mode,
+            at,
+        };
+        Ok(Meter::new(facts, quote, current.book.clone()))
+    }
+
+    fn tariff(
+        &self,
+        route: &Route,
+        model: &str,
+        markup_percent: Decimal,
+        at: UnixMs,
+    ) -> Result<Tariff, Refusal> {
+        let current = self.prices.load();
+        match (
+            current.book.find(&route.provider, model, at),
+            route.config.unpriced,
+        ) {
+            (Some(price), _) => Ok(Tariff {
+                price: Some(price.id),
+                rates: price.rates.clone(),
+                credit_usd: self.credit_usd,
+                markup_percent,
+            }),
+            (None, _) if !current.is_known() => Err(prices::NOT_READ_YET),
+            (None, Unpriced::Free) => Ok(Tariff::free(self.credit_usd)),
+            (None, Unpriced::Refuse) => Err(Refusal::ModelNotPriced(model.to_owned())),
+        }
+    }
+
+    fn claim(&self, id: ReservationId, meter: &Meter, snapshot: &Snapshot) -> Reserve {
+        let credit = meter.quote().charge_claim();
+        Reserve {
+            id,
+            account: snapshot.account.clone(),
+            version: snapshot.version,
+            charge: Nanos(credit.hold),
+            floor: Nanos(credit.floor),
+            lines: meter.quote().lines.clone(),
+            deadline_ms: self.deadline_ms,
+            max_age_ms: self.max_age_ms,
+            admission: match snapshot.mode {
+                Mode::Enforce => Admission::Strict,
+                Mode::Monitor | Mode::Off => Admission::Forced,
+            },
+            detail: meter.detail_if_lapsed(),
+        }
+    }
+}

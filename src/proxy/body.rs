@@ -1,0 +1,173 @@
+//! What the caller gets: a whole answer, or an upstream's that passes through while it is watched.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::stream::StreamMeter;
+
+/// The body of an answer to a caller.
+pub enum ProxyBody {
+    /// All of it is here.
+    Whole(Full<Bytes>),
+    /// It passes through, unmetered.
+    Through(Timed),
+    /// A stream of events that passes through while its meter reads it.
+    Stream(Box<MeteredStream>),
+    /// Pieces read by a task that goes on even if the caller does not.
+    Pieces(mpsc::Receiver<Result<Bytes, BodyError>>),
+}
+
+/// An answer that ends too early for its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// The connection broke.
+    #[error("the upstream broke off its answer")]
+    Broken,
+    /// Nothing came for too long.
+    #[error("the upstream fell silent in the middle of its answer")]
+    Silent,
+}
+
+impl From<Bytes> for ProxyBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::Whole(Full::new(bytes))
+    }
+}
+
+impl Body for ProxyBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map_err(|never| match never {}),
+            Self::Through(body) => body.poll_frame(cx),
+            Self::Stream(body) => body.poll_frame(cx),
+            Self::Pieces(pieces) => {
+                let piece = ready!(pieces.poll_recv(cx));
+                Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(body) if body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+/// An upstream's body that may not fall silent for too long.
+pub struct Timed {
+    body: Incoming,
+    idle: Duration,
+    /// One timer for the whole body, moved on with each piece.
+    silence: Pin<Box<Sleep>>,
+}
+
+impl Timed {
+    /// Watches `body`.
+    pub fn new(body: Incoming, idle: Duration) -> Self {
+        Self {
+            body,
+            idle,
+            silence: Box::pin(sleep(idle)),
+        }
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                self.silence.as_mut().reset(Instant::now() + self.idle);
+                Poll::Ready(frame.map(|frame| frame.map_err(|_| BodyError::Broken)))
+            }
+            Poll::Pending => {
+                ready!(self.silence.as_mut().poll(cx));
+                Poll::Ready(Some(Err(BodyError::Silent)))
+            }
+        }
+    }
+
+    /// The next piece; `None` at the end.
+    pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+        loop {
+            let frame = std::future::poll_fn(|cx| self.poll_frame(cx)).await?;
+            match frame.map(Frame::into_data) {
+                Ok(Ok(data)) => return Some(Ok(data)),
+                // Trailers say nothing of usage and HTTP/1.1 callers expect none.
+                Ok(Err(_)) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// A stream of events on its way to the caller. Dropping it, because it ended or because the caller left, ends the
+/// reservation that its meter holds.
+pub struct MeteredStream {
+    body: Timed,
+    meter: StreamMeter,
+    ended: bool,
+}
+
+impl MeteredStream {
+    /// Lets `body` pass through `meter`.
+    pub fn new(body: Timed, meter: StreamMeter) -> Self {
+        Self {
+            body,
+            meter,
+            ended: false,
+        }
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            if let Some(piece) = self.meter.next_piece() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            match ready!(self.body.poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.meter.read(&data);
+                    }
+                }
+                Some(Err(error)) => {
+                    self.ended = true;
+                    self.meter.break_off();
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => {
+                    self.ended = true;
+                    self.meter.finish();
+                }
+            }
+        }
+    }
+}

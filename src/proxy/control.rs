@@ -1,0 +1,65 @@
+//! The control listener: where the decision API will be. It is not built yet, and says so on every path.
+//!
+//! It is open already so that a configuration's ports are what they will stay.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use tokio::net::TcpListener;
+
+use crate::listener::{self, Bounds};
+
+const BOUNDS: Bounds = Bounds {
+    connections: 256,
+    drain: Duration::from_secs(1),
+};
+const NOT_BUILT: &str = r#"{"type":"about:blank","title":"Not built yet","status":501,"detail":"The decision API is not built yet; calls through the proxy listener are served.","code":"not_built_yet"}"#;
+
+/// Serves until `shutdown` is done.
+pub async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    let service = service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(not_built()));
+    listener::serve(listener, BOUNDS, service, shutdown).await;
+}
+
+fn not_built() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(NOT_BUILT));
+    *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
+    let kind = HeaderValue::from_static("application/problem+json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, Empty};
+    use hyper_util::client::legacy::Client;
+    use hyper_util::rt::TokioExecutor;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_path_says_that_it_is_not_built() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let server = tokio::spawn(serve(listener, async {
+            let _ = stopped.await;
+        }));
+        let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+        let uri = format!("http://{address}/v1/reserve").parse().unwrap();
+        let response = client.get(uri).await.unwrap();
+        assert_eq!(response.status(), StatusCode::NOT_IMPLEMENTED);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["status"], 501);
+        stop.send(()).unwrap();
+        server.await.unwrap();
+    }
+}

@@ -1,0 +1,72 @@
+//! Routes, ready to be used: the configured ones with a way to each upstream.
+
+use std::sync::Arc;
+
+use super::refusal::{Refusal, Shape};
+use super::upstream::Upstream;
+use crate::config::{self, Meter};
+
+/// One route.
+pub struct Route {
+    /// As configured.
+    pub config: config::Route,
+    /// The prefix, as records name the route.
+    pub name: Arc<str>,
+    /// Whose prices.
+    pub provider: Arc<str>,
+    /// Where its calls go.
+    pub upstream: Upstream,
+}
+
+impl Route {
+    fn new(config: config::Route) -> std::io::Result<Self> {
+        Ok(Self {
+            name: config.prefix.as_str().into(),
+            provider: config.provider.as_str().into(),
+            upstream: Upstream::new(&config)?,
+            config,
+        })
+    }
+
+    /// The shape of its refusals.
+    pub fn shape(&self) -> Shape {
+        match self.config.meter {
+            Meter::OpenAi => Shape::OpenAi,
+            Meter::Flat(_) | Meter::None => Shape::Problem,
+        }
+    }
+}
+
+/// All routes, the longest prefix first, as the configuration has them.
+pub struct Routes(Vec<Arc<Route>>);
+
+impl Routes {
+    /// Makes the configured routes ready.
+    pub fn new(routes: Vec<config::Route>) -> std::io::Result<Self> {
+        let ready = routes
+            .into_iter()
+            .map(|route| Route::new(route).map(Arc::new));
+        Ok(Self(ready.collect::<std::io::Result<_>>()?))
+    }
+
+    /// The route of a path.
+    pub fn find(&self, path: &str) -> Option<&Arc<Route>> {
+        self.0
+            .iter()
+            .find(|route| route.config.rest(path).is_some())
+    }
+}
+
+/// Refuses paths that an upstream may read as another than the one that was metered.
+pub fn refuse_ambiguous(path: &str) -> Result<(), Refusal> {
+    let lower = path.to_ascii_lowercase();
+    let encoded = ["%2f", "%5c", "%2e", "%25", "%00", "\\", ";"];
+    let dotted = |segment: &str| segment == "." || segment == "..";
+    if path.contains("//")
+        || path.split('/').any(dotted)
+        || encoded.iter().any(|e| lower.contains(e))
+    {
+        return Err(Refusal::path_not_allowed(path));
+    }
+    Ok(())
+}

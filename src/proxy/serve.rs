@@ -1,0 +1,354 @@
+//! Starting and ending a sidecar: what is opened in which order, which tasks go on beside the calls, and what a clean
+//! end waits for.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use super::health::{Dependency, Readiness};
+use super::identify::Keys;
+use super::prices::{self, Current};
+use super::route::Routes;
+use super::snapshots::Snapshots;
+use super::{Sidecar, control, health};
+use crate::clock::Clock;
+use crate::config::{Config, Meter};
+use crate::dialect;
+use crate::ledger::{Applier, Away, Flusher, Keeper, Ledger, Loader};
+use crate::listener::{self, Bounds};
+use crate::quota::{
+    AccountId, Outcome, Progressed, Settler, SettlerSettings, ShardId, Store, Surroundings,
+    Sweeper, SweeperSettings,
+};
+use crate::telemetry::{Metrics, Telemetry};
+
+/// Callers' connections; the next ones wait.
+const MAX_CONNECTIONS: usize = 10_000;
+/// Reservations that may be open, or ended and not yet acknowledged by the store.
+const MAX_OPEN_CALLS: u32 = 65_536;
+/// How often readiness and gauges are looked after.
+const LOOK_EACH: Duration = Duration::from_millis(200);
+/// How long a start waits for store and ledger before it says that they are away.
+const FIRST_CHECKS: Duration = Duration::from_secs(3);
+const FIRST_CHECK_EACH: Duration = Duration::from_millis(20);
+/// How long a clean end waits for the ledger: what is not flushed then is flushed by whoever comes next.
+const LAST_FLUSH: Duration = Duration::from_secs(5);
+
+/// Where a sidecar listens, as base URLs.
+#[derive(Debug, Clone, Serialize)]
+pub struct Addresses {
+    /// For callers.
+    pub proxy: String,
+    /// For the app beside it.
+    pub control: String,
+    /// For probes.
+    pub health: String,
+}
+
+/// Why a sidecar did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The machine's root certificates cannot be read.
+    #[error("cannot verify upstreams: {0}")]
+    Roots(io::Error),
+}
+
+/// Serves until `shutdown` is done, and then until calls in flight have ended and their endings are handed over.
+/// `announce` is told once where.
+pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
+    config: Config,
+    store: Arc<S>,
+    ledger: Arc<L>,
+    clock: Clock,
+    announce: impl FnOnce(&Addresses),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let (proxy_door, proxy) = bind(config.listen.proxy).await?;
+    let (control_door, control) = bind(config.listen.control).await?;
+    let (health_door, health) = bind(config.listen.health).await?;
+    let telemetry = Telemetry::new();
+    let readiness = Readiness::default();
+    let drain = config.listen.drain;
+    let house = Arc::new(House::new(
+        &config,
+        store,
+        ledger,
+        &clock,
+        telemetry.metrics.clone(),
+    ));
+    let sidecar = Arc::new(house.sidecar(config, clock).map_err(ServeError::Roots)?);
+
+    let (end, ended) = watch::channel(false);
+    let mut doors = JoinSet::new();
+    doors.spawn(health::serve(
+        health_door,
+        readiness.clone(),
+        telemetry.clone(),
+        wait(&ended),
+    ));
+    doors.spawn(control::serve(control_door, wait(&ended)));
+    let mut tasks = house.start(&readiness, telemetry);
+    house.first_checks(&readiness).await;
+    announce(&Addresses {
+        proxy,
+        control,
+        health,
+    });
+    readiness.serving();
+
+    // New callers and calls in flight are served until the order to end, and then for as long as the drain allows.
+    let order = async {
+        shutdown.await;
+        readiness.draining();
+        tracing::info!(
+            drain_s = drain.as_secs(),
+            "ending: calls in flight may finish"
+        );
+    };
+    let bounds = Bounds {
+        connections: MAX_CONNECTIONS,
+        drain,
+    };
+    let service = {
+        let sidecar = sidecar.clone();
+        service_fn(move |request: Request<Incoming>| {
+            let sidecar = sidecar.clone();
+            async move { Ok::<_, Infallible>(sidecar.answer(request).await) }
+        })
+    };
+    listener::serve(proxy_door, bounds, service, order).await;
+
+    // holds: 2 and 3, as far as a clean end can: every call is over, so every ending is on its way.
+    if timeout(drain, sidecar.settler.drained()).await.is_err() {
+        tracing::warn!(
+            "the store did not take all endings in time; their holds lapse by themselves"
+        );
+    }
+    let flushed = timeout(LAST_FLUSH, house.flusher.flush_dirty()).await;
+    if flushed != Ok(true) {
+        tracing::warn!("the ledger did not take all endings in time; they wait in the outbox");
+    }
+    tasks.shutdown().await;
+    let _ = end.send(true);
+    while doors.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, String), ServeError> {
+    let bound = async {
+        let listener = TcpListener::bind(address).await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        Ok((listener, url))
+    };
+    bound
+        .await
+        .map_err(|error| ServeError::Listen { address, error })
+}
+
+fn wait(ended: &watch::Receiver<bool>) -> impl Future<Output = ()> + use<> {
+    let mut ended = ended.clone();
+    async move {
+        // A sender that is gone means the same.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+}
+
+/// Everything of a sidecar that goes on beside the calls.
+struct House<S, L> {
+    store: Arc<S>,
+    ledger: Arc<L>,
+    loader: Arc<Loader<S, L>>,
+    keeper: Arc<Keeper<S, L>>,
+    applier: Arc<Applier<S, L>>,
+    flusher: Arc<Flusher<S, L>>,
+    settler: Arc<Settler>,
+    prices: Arc<ArcSwap<Current>>,
+    metrics: Metrics,
+    around: Arc<Around<S, L>>,
+    sweeper: SweeperSettings,
+}
+
+impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
+    fn new(
+        config: &Config,
+        store: Arc<S>,
+        ledger: Arc<L>,
+        clock: &Clock,
+        metrics: Metrics,
+    ) -> Self {
+        let keeper = Arc::new(Keeper::new(store.clone(), ledger.clone(), clock.clone()));
+        let applier = Arc::new(Applier::new(store.clone(), ledger.clone(), clock.clone()));
+        let flusher = Arc::new(Flusher::new(
+            store.clone(),
+            ledger.clone(),
+            keeper.clone(),
+            applier.clone(),
+            clock.clone(),
+        ));
+        let loader = Arc::new(Loader::new(store.clone(), ledger.clone()));
+        let deadline = Duration::from_millis(config.store.deadline_ms.unsigned_abs());
+        let settings = SettlerSettings {
+            max_open: MAX_OPEN_CALLS,
+            deadline,
+        };
+        let around = Arc::new(Around {
+            loader: loader.clone(),
+            flusher: flusher.clone(),
+            metrics: metrics.clone(),
+        });
+        Self {
+            settler: Arc::new(Settler::start(store.clone(), around.clone(), settings)),
+            around,
+            store,
+            ledger,
+            loader,
+            keeper,
+            applier,
+            flusher,
+            prices: Arc::new(ArcSwap::from_pointee(Current::none())),
+            metrics,
+            sweeper: SweeperSettings {
+                round: config.store.sweep_interval,
+                deadline,
+            },
+        }
+    }
+
+    fn sidecar(&self, config: Config, clock: Clock) -> io::Result<Sidecar<S, L>> {
+        if config
+            .routes
+            .iter()
+            .any(|route| route.meter == Meter::OpenAi)
+        {
+            // Beside the start, so that no call waits for it, and neither does readiness.
+            tokio::task::spawn_blocking(dialect::warm);
+        }
+        Ok(Sidecar {
+            store: self.store.clone(),
+            ledger: self.ledger.clone(),
+            loader: self.loader.clone(),
+            keeper: self.keeper.clone(),
+            settler: self.settler.clone(),
+            keys: Keys::default(),
+            snapshots: Snapshots::default(),
+            prices: self.prices.clone(),
+            routes: Routes::new(config.routes)?,
+            refusals: config.refusal,
+            credit_usd: config.credit_usd,
+            deadline_ms: config.store.deadline_ms,
+            max_age_ms: config.store.max_age_ms,
+            clock,
+            metrics: self.metrics.clone(),
+        })
+    }
+
+    /// Starts the tasks beside the calls; dropping the set ends them, and every step of each may be cut off.
+    fn start(self: &Arc<Self>, readiness: &Readiness, telemetry: Telemetry) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let sweeper = Sweeper::new(self.store.clone(), self.around.clone(), self.sweeper);
+        tasks.spawn(sweeper.run());
+        let house = self.clone();
+        tasks.spawn(async move { house.keeper.run().await });
+        let house = self.clone();
+        tasks.spawn(async move { house.applier.run().await });
+        let house = self.clone();
+        tasks.spawn(async move { house.flusher.run().await });
+        let house = self.clone();
+        tasks.spawn(async move { prices::follow(&*house.ledger, &house.prices).await });
+        tasks.spawn(async move { telemetry.run_upkeep().await });
+        let (house, readiness) = (self.clone(), readiness.clone());
+        tasks.spawn(async move { house.watch(&readiness).await });
+        tasks
+    }
+
+    /// Waits for what a call needs. Where store or ledger is away the sidecar starts all the same, and says that it is
+    /// not ready.
+    async fn first_checks(&self, readiness: &Readiness) {
+        let checks = async {
+            while !self.keeper.round().await
+                || prices::refresh(&*self.ledger, &self.prices).await.is_err()
+            {
+                sleep(FIRST_CHECK_EACH).await;
+            }
+        };
+        let _ = timeout(FIRST_CHECKS, checks).await;
+        self.look(readiness);
+    }
+
+    /// Keeps readiness and gauges true.
+    async fn watch(&self, readiness: &Readiness) {
+        let mut ticks = interval(LOOK_EACH);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.look(readiness);
+        }
+    }
+
+    fn look(&self, readiness: &Readiness) {
+        let tell = |dependency, away: Option<Away>| match away {
+            Some(away) => readiness.away(dependency, away.since, away.reason),
+            None => readiness.set_ready(dependency),
+        };
+        let health = self.keeper.health();
+        self.metrics
+            .store_up(health.store.is_none() && health.lost.is_none());
+        self.metrics.ledger_up(health.ledger.is_none());
+        tell(Dependency::Store, health.store.or(health.lost));
+        tell(Dependency::Ledger, health.ledger);
+        tell(Dependency::Applier, self.applier.away());
+        self.metrics
+            .endings_waiting(self.settler.open_or_ending() as u64);
+    }
+}
+
+/// What the settler and the sweeper ask and tell.
+struct Around<S, L> {
+    loader: Arc<Loader<S, L>>,
+    flusher: Arc<Flusher<S, L>>,
+    metrics: Metrics,
+}
+
+impl<S: Store + 'static, L: Ledger + 'static> Surroundings for Around<S, L> {
+    async fn load(&self, account: &AccountId) -> Result<(), String> {
+        self.loader
+            .load(account)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    fn outbox_grew(&self, shard: ShardId) {
+        self.flusher.mark(shard);
+    }
+
+    fn ended(&self, outcome: Outcome, after: Duration) {
+        match outcome {
+            Outcome::Lapsed => self.metrics.lapses.increment(1),
+            Outcome::Settled | Outcome::Released => self.metrics.settle.record(after),
+        }
+    }
+
+    fn hold_gone(&self, answer: Progressed) {
+        tracing::debug!(?answer, "a heartbeat found its hold gone");
+    }
+}

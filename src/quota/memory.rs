@@ -1,0 +1,160 @@
+//! The store of the demo and of tests: engines in memory, one behind a lock for each shard.
+//!
+//! It lives and dies with the process, so its run id is made when it is.
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::clock::{Clock, UnixMs};
+
+use super::engine::Engine;
+use super::{
+    AccountId, AccountImage, AccountView, ApplyAnswer, Epoch, Header, LapseAnswer, LoadAnswer,
+    OutSeq, Outbox, Overdue, Progress, Progressed, Reserve, Reserved, RunId, Settle, SettleAnswer,
+    ShardId, ShardView, Store, StoreChange, StoreError,
+};
+
+/// Live balances and counters in memory.
+#[derive(Debug)]
+pub struct MemoryStore {
+    /// Locks that block, because nothing awaits while holding one.
+    shards: Vec<Mutex<Shard>>,
+    run_id: RunId,
+    outbox_bound: u64,
+    clock: Clock,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    /// `None` until the ledger has opened it.
+    engine: Option<Engine>,
+    adopted: Option<Epoch>,
+}
+
+impl MemoryStore {
+    /// A store that knows nothing yet.
+    pub fn new(shards: u16, outbox_bound: u64, clock: Clock) -> Self {
+        Self {
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            run_id: RunId(Uuid::now_v7().simple().to_string()),
+            outbox_bound,
+            clock,
+        }
+    }
+
+    fn shard(&self, shard: ShardId) -> &Mutex<Shard> {
+        &self.shards[usize::from(shard.0)]
+    }
+
+    fn shard_of(&self, account: &AccountId) -> ShardId {
+        account.shard(self.shards())
+    }
+
+    /// One atomic step of a shard in the epoch that was adopted; the clock is read within it.
+    fn step<T>(
+        &self,
+        shard: ShardId,
+        verb: impl FnOnce(&mut Engine, UnixMs) -> T,
+    ) -> Result<T, StoreError> {
+        let lost = |reason: &str| StoreError::Lost {
+            shard,
+            reason: reason.into(),
+        };
+        let mut state = self.shard(shard).lock();
+        let adopted = state.adopted;
+        let engine = state
+            .engine
+            .as_mut()
+            .ok_or_else(|| lost("it has no header"))?;
+        if adopted != Some(engine.header().epoch) {
+            return Err(lost("its epoch has not been adopted"));
+        }
+        Ok(verb(engine, self.clock.now()))
+    }
+}
+
+impl Store for MemoryStore {
+    fn shards(&self) -> u16 {
+        u16::try_from(self.shards.len()).expect("it was made of a u16 of shards")
+    }
+
+    async fn view(&self, shard: ShardId) -> Result<ShardView, StoreError> {
+        let state = self.shard(shard).lock();
+        Ok(ShardView {
+            header: state.engine.as_ref().map(|engine| engine.header().clone()),
+            run_id: self.run_id.clone(),
+            now: self.clock.now(),
+            noeviction: true,
+            outbox_len: state.engine.as_ref().map_or(0, Engine::outbox_len),
+        })
+    }
+
+    async fn open(&self, shard: ShardId, header: &Header) -> Result<(), StoreError> {
+        let mut state = self.shard(shard).lock();
+        let fresh = || Engine::new(header.clone(), self.outbox_bound);
+        state.engine.get_or_insert_with(fresh).open(header);
+        Ok(())
+    }
+
+    fn adopt(&self, shard: ShardId, epoch: Epoch) {
+        self.shard(shard).lock().adopted = Some(epoch);
+    }
+
+    fn adopted(&self, shard: ShardId) -> Option<Epoch> {
+        self.shard(shard).lock().adopted
+    }
+
+    async fn reserve(&self, reserve: &Reserve) -> Result<Reserved, StoreError> {
+        let shard = self.shard_of(&reserve.account);
+        self.step(shard, |engine, now| engine.reserve(now, reserve))
+    }
+
+    async fn progress(&self, progress: &Progress) -> Result<Progressed, StoreError> {
+        let shard = self.shard_of(&progress.account);
+        self.step(shard, |engine, now| engine.progress(now, progress))
+    }
+
+    async fn settle(&self, settle: &Settle) -> Result<SettleAnswer, StoreError> {
+        let shard = self.shard_of(&settle.account);
+        self.step(shard, |engine, now| engine.settle(now, settle))
+    }
+
+    async fn lapse(&self, overdue: &Overdue) -> Result<LapseAnswer, StoreError> {
+        let shard = self.shard_of(&overdue.account);
+        self.step(shard, |engine, now| engine.lapse(now, overdue))
+    }
+
+    async fn overdue(
+        &self,
+        shard: ShardId,
+        max: usize,
+    ) -> Result<(UnixMs, Vec<Overdue>), StoreError> {
+        self.step(shard, |engine, now| (now, engine.overdue(now, max)))
+    }
+
+    async fn load(&self, image: &AccountImage) -> Result<LoadAnswer, StoreError> {
+        let shard = self.shard_of(&image.snapshot.account);
+        self.step(shard, |engine, now| engine.load(now, image))
+    }
+
+    async fn apply(&self, change: &StoreChange) -> Result<ApplyAnswer, StoreError> {
+        self.step(change.shard, |engine, now| engine.apply(now, change))
+    }
+
+    async fn outbox(&self, shard: ShardId, max: usize) -> Result<Outbox, StoreError> {
+        let entries = self.step(shard, |engine, _| engine.outbox(max))?;
+        Ok(Outbox {
+            run_id: self.run_id.clone(),
+            entries,
+        })
+    }
+
+    async fn forget(&self, shard: ShardId, seqs: &[OutSeq]) -> Result<(), StoreError> {
+        self.step(shard, |engine, _| engine.forget(seqs))
+    }
+
+    async fn account(&self, account: &AccountId) -> Result<Option<AccountView>, StoreError> {
+        let shard = self.shard_of(account);
+        self.step(shard, |engine, _| engine.account(account))
+    }
+}

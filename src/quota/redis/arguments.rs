@@ -1,0 +1,156 @@
+//! What goes into the scripts: the verbs' arguments, packed as the heads of `lua/*.lua` and `lua/prelude/*.lua` say.
+//!
+//! Lists go as one MessagePack argument each: every argument of a call costs the server time of its one thread.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+
+use serde::Serialize;
+
+use super::exact::{Exact, OrFalse};
+use crate::money::{Amount, MAX_AMOUNT, MAX_BALANCE};
+use crate::quota::{
+    AccountImage, Admission, ChangeBody, Count, Lot, MAX_DETAIL_BYTES, MAX_LINES, Moved, Progress,
+    Reserve, Settle, Snapshot,
+};
+
+/// One argument of a call.
+pub(super) type Argument<'a> = Cow<'a, [u8]>;
+
+type PackedCount = (String, i64, i64);
+
+pub(super) fn text(text: &str) -> Argument<'_> {
+    Cow::Borrowed(text.as_bytes())
+}
+
+pub(super) fn shown(value: impl Display) -> Argument<'static> {
+    Cow::Owned(value.to_string().into_bytes())
+}
+
+/// {version, charge, floor, forced, lines}
+pub(super) fn claim(reserve: &Reserve) -> Argument<'static> {
+    assert!(reserve.lines.len() <= MAX_LINES, "a claim has few lines");
+    assert_short(&reserve.detail);
+    let lines = reserve.lines.iter().map(|line| {
+        (
+            line.key.to_string(),
+            line.span.start.0,
+            line.span.end.0,
+            bounded(line.amount),
+            bounded(line.floor),
+            Exact(line.limit.0.min(MAX_BALANCE)),
+        )
+    });
+    let forced = u8::from(reserve.admission == Admission::Forced);
+    pack(&(
+        reserve.version.0,
+        bounded(reserve.charge),
+        bounded(reserve.floor),
+        forced,
+        lines.collect::<Vec<_>>(),
+    ))
+}
+
+/// {charge, amounts}
+pub(super) fn metered(progress: &Progress) -> Argument<'static> {
+    assert_short(&progress.detail);
+    let amounts: Vec<_> = progress.amounts.iter().copied().map(bounded).collect();
+    pack(&(bounded(progress.charge), amounts))
+}
+
+/// {id, outcome, charge, counts}
+pub(super) fn totals(settle: &Settle) -> Argument<'static> {
+    assert_short(&settle.detail);
+    let counts: Vec<_> = settle
+        .counts
+        .iter()
+        .filter(|count| bounded(count.amount) != 0)
+        .map(packed_count)
+        .collect();
+    pack(&(
+        settle.id.to_string(),
+        settle.outcome.as_str(),
+        bounded(settle.charge),
+        counts,
+    ))
+}
+
+/// {as_of, version, overage, lots, debt, counters}
+pub(super) fn image(image: &AccountImage) -> Argument<'static> {
+    let lots = image.lots.iter().map(|(lot, balance)| {
+        let (id, effective, expires) = packed_lot(lot);
+        (id, Exact(balance.0), effective, expires)
+    });
+    let counters = image.counters.iter().map(|counter| {
+        let key = counter.key.to_string();
+        (key, counter.start.0, Exact(counter.used.0))
+    });
+    pack(&(
+        image.as_of.0,
+        image.snapshot.version.0,
+        overage(&image.snapshot),
+        lots.collect::<Vec<_>>(),
+        Exact(image.debt.0),
+        counters.collect::<Vec<_>>(),
+    ))
+}
+
+/// {snapshot, lots, moved lots, moved debt, moved counters, repay}
+pub(super) fn change(body: &ChangeBody) -> Argument<'static> {
+    let Moved {
+        lots,
+        debt,
+        counters,
+    } = &body.moved;
+    let snapshot = body.snapshot.as_ref().map(|s| (s.version.0, overage(s)));
+    let order = body.lots.as_ref();
+    let order = order.map(|order| order.iter().map(packed_lot).collect::<Vec<_>>());
+    let moved_lots = lots.iter().map(|(id, by)| (id.0, Exact(by.0)));
+    let moved_counters = counters.iter().map(|count| {
+        let key = count.key.to_string();
+        (key, count.start.0, Exact(count.amount.0))
+    });
+    pack(&(
+        OrFalse(snapshot),
+        OrFalse(order),
+        moved_lots.collect::<Vec<_>>(),
+        Exact(debt.0),
+        moved_counters.collect::<Vec<_>>(),
+        body.repay,
+    ))
+}
+
+/// As text, as it goes to whoever has an older one.
+pub(super) fn snapshot(snapshot: &Snapshot) -> Argument<'static> {
+    let text = serde_json::to_vec(snapshot);
+    Cow::Owned(text.expect("a snapshot has nothing that JSON has not"))
+}
+
+fn packed_count(count: &Count) -> PackedCount {
+    (count.key.to_string(), count.start.0, count.amount.0)
+}
+
+fn packed_lot(lot: &Lot) -> (i64, i64, OrFalse<i64>) {
+    let expires = lot.expires_at.map(|at| at.0);
+    (lot.id.0, lot.effective_at.0, OrFalse(expires))
+}
+
+fn overage(snapshot: &Snapshot) -> Exact {
+    Exact(snapshot.overage.0.min(MAX_BALANCE))
+}
+
+/// A single amount, which the edge has bounded: beyond, it would not be exact as a double, so it is a defect.
+fn bounded(amount: impl Into<Amount>) -> i64 {
+    let Amount(amount) = amount.into();
+    assert!((0..=MAX_AMOUNT).contains(&amount), "an amount is bounded");
+    amount
+}
+
+fn assert_short(detail: &str) {
+    assert!(detail.len() <= MAX_DETAIL_BYTES, "a detail is short");
+}
+
+fn pack(value: &impl Serialize) -> Argument<'static> {
+    let packed = rmp_serde::to_vec(value);
+    Cow::Owned(packed.expect("numbers, texts and lists can be packed"))
+}

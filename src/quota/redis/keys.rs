@@ -1,0 +1,89 @@
+//! The names of all keys, in one place: scripts are handed every key they touch, and make none.
+//!
+//! All keys of a shard carry its hash tag, `{<prefix>:<shard>}`, so that they share a slot and a node of a Cluster
+//! (rules 10 and 17).
+
+use crate::quota::{AccountId, ReservationId, ShardId};
+
+/// Names the keys of one installation.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    prefix: String,
+}
+
+const MAX_PREFIX_BYTES: usize = 64;
+
+impl Keys {
+    /// `None` where the prefix could be mistaken for a hash tag's brace, or is empty or long.
+    pub fn new(prefix: &str) -> Option<Self> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':');
+        let usable =
+            !prefix.is_empty() && prefix.len() <= MAX_PREFIX_BYTES && prefix.bytes().all(plain);
+        usable.then(|| Self {
+            prefix: prefix.to_owned(),
+        })
+    }
+
+    /// A hash: the shard's header.
+    pub fn header(&self, shard: ShardId) -> String {
+        format!("{{{}:{shard}}}:h", self.prefix)
+    }
+
+    /// A hash: the account's state and snapshot.
+    pub fn account(&self, shard: ShardId, account: &AccountId) -> String {
+        format!("{{{}:{shard}}}:a:{account}", self.prefix)
+    }
+
+    /// A string: the hold, or the mark that it ended.
+    pub fn reservation(&self, shard: ShardId, id: ReservationId) -> String {
+        format!("{{{}:{shard}}}:r:{id}", self.prefix)
+    }
+
+    /// A stream: the outbox.
+    pub fn outbox(&self, shard: ShardId) -> String {
+        format!("{{{}:{shard}}}:o", self.prefix)
+    }
+
+    /// A sorted set: the holds by their deadlines.
+    pub fn deadlines(&self, shard: ShardId) -> String {
+        format!("{{{}:{shard}}}:d", self.prefix)
+    }
+}
+
+/// How the deadlines name a hold: its account too, so that a sweeper knows whose it is.
+pub(super) fn member(id: ReservationId, account: &AccountId) -> String {
+    format!("{id}|{account}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The part of a key that a Cluster hashes.
+    fn hash_tag(key: &str) -> &str {
+        let (_, after) = key.split_once('{').expect("a key has a hash tag");
+        after.split_once('}').expect("a hash tag is closed").0
+    }
+
+    #[test]
+    fn keys_of_a_shard_share_a_slot_whatever_they_name() {
+        let keys = Keys::new("tollgate").unwrap();
+        let (shard, id) = (ShardId(7), ReservationId::new());
+        let account: AccountId = "a.b-c_d@e".parse().unwrap();
+        let names = [
+            keys.header(shard),
+            keys.account(shard, &account),
+            keys.reservation(shard, id),
+            keys.outbox(shard),
+            keys.deadlines(shard),
+        ];
+        assert!(names.iter().all(|name| hash_tag(name) == "tollgate:7"));
+    }
+
+    #[test]
+    fn a_prefix_that_would_break_the_hash_tag_is_refused() {
+        let long = "x".repeat(MAX_PREFIX_BYTES + 1);
+        let unusable = ["", "a}", "{a", "a b", long.as_str()];
+        assert!(unusable.iter().all(|prefix| Keys::new(prefix).is_none()));
+    }
+}

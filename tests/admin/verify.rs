@@ -1,0 +1,284 @@
+//! `verify` and `flush`: store and ledger add up, whatever is on its way, and what does not is named.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tollgate::clock::Clock;
+use tollgate::ledger::{Checked, Ledger, PostgresLedger};
+use tollgate::money::{Amount, Nanos};
+use tollgate::quota::redis::RedisStore;
+use tollgate::quota::{
+    AccountId, Admission, Count, CounterKey, Line, Outcome, ReservationId, Reserve, Reserved,
+    Settle, SettleAnswer, Store, Version,
+};
+
+use super::{Installation, some_account};
+use crate::harness::redis::{server, settings};
+
+const QUOTA: &str = "\
+[[plan]]
+key = \"project\"
+name = \"Project\"
+quotas = [{ resource = \"tokens\", window = \"month\", limit = 1_000_000 }]
+";
+
+/// An account with credit and a quota, and a sidecar's store that serves it.
+struct Customer {
+    place: Installation,
+    id: AccountId,
+    store: RedisStore,
+}
+
+impl Customer {
+    async fn new() -> Self {
+        let place = Installation::new().await;
+        let id = some_account();
+        place.file("catalog.toml", QUOTA);
+        place.says(&["apply", "catalog.toml"]);
+        place.says(&["account", "create", id.as_str(), "--plan", "project"]);
+        place.says(&["grant", id.as_str(), "1"]);
+        place.says(&["account", "show", id.as_str()]);
+
+        let ledger = PostgresLedger::connect(&place.database).await.unwrap();
+        let shards = ledger.installation().shards;
+        let mut settings = settings(&server().url(), shards);
+        settings.prefix.clone_from(&place.prefix);
+        let store = RedisStore::connect(settings).await.unwrap();
+        let shard = id.shard(shards);
+        match ledger.check(shard, &store).await.unwrap() {
+            Checked::Agreed(epoch) => store.adopt(shard, epoch),
+            Checked::Lost(reason) => panic!("{reason}"),
+        }
+        Self { place, id, store }
+    }
+
+    /// Holds so much of the wallet and of the quota.
+    async fn hold(&self, amount: i64) -> (ReservationId, Line) {
+        let key: CounterKey = "account/tokens/month".parse().unwrap();
+        let line = Line {
+            span: key.window.span(Clock::System.now(), None),
+            key,
+            amount: Amount(amount),
+            floor: Amount(0),
+            limit: Amount(1_000_000),
+        };
+        let mut reserve = Reserve {
+            id: ReservationId::new(),
+            account: self.id.clone(),
+            version: Version(0),
+            charge: Nanos(amount),
+            floor: Nanos(0),
+            lines: vec![line.clone()],
+            deadline_ms: 60_000,
+            max_age_ms: 60_000,
+            admission: Admission::Strict,
+            detail: "{}".into(),
+        };
+        loop {
+            match self.store.reserve(&reserve).await.unwrap() {
+                Reserved::Held { .. } => return (reserve.id, line),
+                Reserved::Stale(snapshot) => reserve.version = snapshot.version,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    async fn settle(&self, (id, line): (ReservationId, Line), used: i64) {
+        let settle = Settle {
+            id,
+            account: self.id.clone(),
+            outcome: Outcome::Settled,
+            charge: Nanos(used),
+            counts: vec![Count {
+                key: line.key,
+                start: line.span.start,
+                amount: Amount(used),
+            }],
+            detail: "{}".into(),
+        };
+        let ended = self.store.settle(&settle).await.unwrap();
+        assert!(matches!(ended, SettleAnswer::Ended(_)), "{ended:?}");
+    }
+
+    /// Changes the account's state in Redis behind everybody's back, by one line of Lua over `state`.
+    fn tamper(&self, line: &str) {
+        let shard = self.id.shard(self.store.shards());
+        let key = format!("{{{}:{shard}}}:a:{}", self.place.prefix, self.id);
+        let script = format!(
+            "local state = cmsgpack.unpack(redis.call('HGET', KEYS[1], 'state')) {line} \
+             return redis.call('HSET', KEYS[1], 'state', cmsgpack.pack(state))"
+        );
+        let new_fields: i64 = server().command(&["EVAL", &script, "1", &key]);
+        assert_eq!(new_fields, 0, "the field was there");
+    }
+
+    /// Verify fails, and names these.
+    fn drifts(&self) -> Vec<Value> {
+        let ran = self.place.run(&["verify", "--json"]);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        let drifts = ran.values();
+        assert!(
+            drifts
+                .iter()
+                .all(|drift| drift["account"] == self.id.as_str()),
+            "{drifts:?}"
+        );
+        drifts
+    }
+}
+
+#[tokio::test]
+async fn what_is_held_and_what_is_not_flushed_is_no_drift() {
+    let customer = Customer::new().await;
+    let place = &customer.place;
+    let first = customer.hold(100).await;
+    customer.hold(70).await;
+    assert!(place.says(&["verify"]).contains("1 accounts, no drift"));
+    customer.settle(first, 60).await;
+    assert_eq!(place.values(&["verify"]), Vec::<Value>::new());
+
+    let shown = place.value(&["account", "show", customer.id.as_str()]);
+    assert_eq!(shown["available_nanos"], 1_000_000_000 - 60 - 70);
+    assert_eq!(shown["held_nanos"], 70);
+    let limit = &shown["limits"][0];
+    assert_eq!(
+        (&limit["used"], &limit["held"], &limit["left"]),
+        (&60.into(), &70.into(), &999_870.into())
+    );
+    assert!(limit["resets_at"].is_string());
+
+    assert_eq!(place.value(&["flush"])["flushed"], 1);
+    assert_eq!(place.value(&["flush"])["flushed"], 0);
+    assert_eq!(place.values(&["verify"]), Vec::<Value>::new());
+    let mut sql = place.sql().await;
+    let charged: i64 =
+        sqlx::query_scalar("SELECT charged_nanos FROM usage_record WHERE account_id = $1")
+            .bind(customer.id.as_str())
+            .fetch_one(&mut sql)
+            .await
+            .unwrap();
+    assert_eq!(charged, 60);
+}
+
+#[tokio::test]
+async fn debt_that_a_grant_pays_is_no_drift() {
+    let customer = Customer::new().await;
+    let (place, id) = (&customer.place, customer.id.as_str());
+    let all = customer.hold(500).await;
+    customer.settle(all, 1_000_000_300).await;
+    let shown = place.value(&["account", "show", id]);
+    assert_eq!(shown["debt_nanos"], 300);
+    assert_eq!(shown["available_nanos"], -300);
+    place.says(&["verify"]);
+
+    place.says(&["grant", id, "0.000001"]);
+    for _ in 0..2 {
+        let shown = place.value(&["account", "show", id]);
+        assert_eq!(shown["debt_nanos"], 0, "new credit pays debt first");
+        assert_eq!(shown["available_nanos"], 700);
+        place.says(&["verify"]);
+        place.says(&["flush"]);
+    }
+    assert_eq!(place.number("SELECT debt_nanos FROM account").await, 0);
+}
+
+#[tokio::test]
+async fn it_finds_nothing_while_calls_grants_and_flushes_go_on() {
+    let customer = Arc::new(Customer::new().await);
+    let operator = customer.clone();
+    let commands = tokio::task::spawn_blocking(move || {
+        let (place, id) = (&operator.place, operator.id.as_str());
+        for round in 0..2 {
+            place.says(&["grant", id, "1", "--source-ref", &format!("round-{round}")]);
+            place.says(&["verify"]);
+            place.says(&["flush"]);
+            place.says(&["verify"]);
+        }
+    });
+    let mut calls = 0;
+    while !commands.is_finished() {
+        let hold = customer.hold(3).await;
+        customer.settle(hold, calls % 2).await;
+        calls += 1;
+    }
+    commands.await.unwrap();
+    customer.place.says(&["flush"]);
+    customer.place.says(&["verify"]);
+    let records = "SELECT count(*) FROM usage_record";
+    assert_eq!(customer.place.number(records).await, calls);
+}
+
+#[tokio::test]
+async fn a_tampered_lot_is_named_to_the_nano() {
+    let customer = Customer::new().await;
+    let used = customer.hold(100).await;
+    customer.settle(used, 40).await;
+    customer.tamper("state[7][1][2] = state[7][1][2] + 1");
+    let drifts = customer.drifts();
+    assert_eq!(drifts.len(), 1, "{drifts:?}");
+    assert_eq!(drifts[0]["what"], "lot");
+    assert!(drifts[0]["lot"].is_i64());
+    assert_eq!(drifts[0]["ledger"], 1_000_000_000);
+    assert_eq!(drifts[0]["unflushed"], -40);
+    assert_eq!(drifts[0]["expected"], 1_000_000_000 - 40);
+    assert_eq!(drifts[0]["store"], 1_000_000_000 - 39);
+    let said = customer.place.run(&["verify"]);
+    assert!(
+        said.stdout.contains("expected 999999960, found 999999961"),
+        "{said:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_tampered_hold_debt_or_counter_is_named() {
+    let customer = Customer::new().await;
+    customer.hold(100).await;
+    let what = |line: &str| {
+        customer.tamper(line);
+        let drifts = customer.drifts();
+        let named: Vec<String> = drifts
+            .iter()
+            .map(|drift| drift["what"].as_str().unwrap().to_owned())
+            .collect();
+        named
+    };
+    assert_eq!(
+        what("state[7][1][3] = state[7][1][3] - 5"),
+        ["lot", "held_of_lot"]
+    );
+    assert_eq!(
+        what("state[7][1][3] = state[7][1][3] + 5 state[5] = 3"),
+        ["debt"]
+    );
+    assert_eq!(
+        what("state[5] = 0 for _, counter in pairs(state[8]) do counter[2] = 9 end"),
+        ["counter"]
+    );
+    assert_eq!(
+        what("for _, counter in pairs(state[8]) do counter[2] = 0 counter[3] = 9 end"),
+        ["held_of_counter"]
+    );
+    customer.tamper("for _, counter in pairs(state[8]) do counter[3] = 100 end");
+    customer.place.says(&["verify"]);
+}
+
+#[tokio::test]
+async fn a_ledger_that_disagrees_with_its_own_records_is_a_drift() {
+    let customer = Customer::new().await;
+    let used = customer.hold(100).await;
+    customer.settle(used, 40).await;
+    customer.place.says(&["flush"]);
+    let mut sql = customer.place.sql().await;
+    let more = "UPDATE credit_grant SET balance_nanos = balance_nanos + 1 WHERE account_id = $1";
+    sqlx::query(more)
+        .bind(customer.id.as_str())
+        .execute(&mut sql)
+        .await
+        .unwrap();
+    let drifts = customer.drifts();
+    let named: Vec<&str> = drifts
+        .iter()
+        .filter_map(|drift| drift["what"].as_str())
+        .collect();
+    assert_eq!(named, ["records", "lot"]);
+}

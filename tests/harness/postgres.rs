@@ -1,0 +1,187 @@
+//! A private PostgreSQL for this process, and a fresh migrated database for each test.
+//!
+//! The server is started by the first test that needs it and dies with the process, even if that is killed: it runs
+//! under a shell that waits for the end of its input.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::sync::OnceCell;
+use tollgate::ledger::postgres::schema::migrate;
+use uuid::Uuid;
+
+/// How many shards a test's installation has: several, so that none is special, and few, so that all are visited.
+pub const SHARDS: u16 = 4;
+
+const TEMPLATE: &str = "migrated";
+const START_DEADLINE: Duration = Duration::from_mins(1);
+
+// $1: where the programs are, $2: the port, $3: the folder.
+const RUN: &str = r#"
+"$1/postgres" -D "$3/data" -p "$2" -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
+    -c fsync=off -c synchronous_commit=off -c full_page_writes=off \
+    -c max_connections=300 -c shared_buffers=32MB -c autovacuum=off >"$3/log" 2>&1 &
+pid=$!
+cat >/dev/null
+kill -QUIT $pid
+wait $pid
+rm -rf "$3"
+"#;
+
+struct Server {
+    port: u16,
+    /// Its input is what keeps the server alive.
+    _shell: Child,
+}
+
+/// The url of a database that nothing has touched yet, migrated.
+pub async fn database() -> String {
+    static TEMPLATE_MADE: OnceCell<()> = OnceCell::const_new();
+    TEMPLATE_MADE
+        .get_or_init(async || {
+            let url = empty_database(TEMPLATE).await;
+            migrate(&url, Some(SHARDS)).await.expect("it migrates");
+        })
+        .await;
+    let name = format!("test_{}", Uuid::now_v7().simple());
+    sql(
+        &url("postgres"),
+        format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}"),
+    )
+    .await;
+    let url = url(&name);
+    sql(
+        &url,
+        "UPDATE installation SET id = gen_random_uuid()".into(),
+    )
+    .await;
+    url
+}
+
+/// The url of a new database without any schema.
+pub async fn empty_database(name: &str) -> String {
+    sql(&url("postgres"), format!("CREATE DATABASE {name}")).await;
+    url(name)
+}
+
+fn url(database: &str) -> String {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    let port = SERVER.get_or_init(start).port;
+    format!("postgres://postgres@127.0.0.1:{port}/{database}?sslmode=disable")
+}
+
+async fn sql(url: &str, statement: String) {
+    let mut conn = PgConnection::connect(url).await.expect("it connects");
+    sqlx::raw_sql(AssertSqlSafe(statement))
+        .execute(&mut conn)
+        .await
+        .expect("it runs");
+    conn.close().await.expect("it closes");
+}
+
+fn start() -> Server {
+    let programs = programs();
+    let folder = tempfile::Builder::new()
+        .prefix("tollgate-postgres-")
+        .tempdir()
+        .expect("there is room for a folder")
+        .keep();
+    if let Some(user) = server_user() {
+        let owner = format!("{user}:");
+        let chown = Command::new("chown").arg(owner).arg(&folder).status();
+        assert!(chown.expect("chown runs").success());
+    }
+    let initdb = as_server_user(&programs.join("initdb"))
+        .arg("-D")
+        .arg(folder.join("data"))
+        .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"])
+        .args(["--no-sync", "--no-instructions"])
+        .current_dir(&folder)
+        .output()
+        .expect("initdb runs");
+    assert!(initdb.status.success(), "{initdb:?}");
+
+    let port = free_port();
+    let shell = as_server_user(Path::new("sh"))
+        .args(["-c", RUN, "sh"])
+        .arg(&programs)
+        .arg(port.to_string())
+        .arg(&folder)
+        .current_dir(&folder)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("a shell runs");
+    wait_until_ready(&programs, port, &folder);
+    Server {
+        port,
+        _shell: shell,
+    }
+}
+
+fn wait_until_ready(programs: &Path, port: u16, folder: &Path) {
+    let patience = Instant::now() + START_DEADLINE;
+    loop {
+        let ready = Command::new(programs.join("pg_isready"))
+            .args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()])
+            .status();
+        if ready.expect("pg_isready runs").success() {
+            return;
+        }
+        let log = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+        assert!(Instant::now() < patience, "it does not start: {}", log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A command that does not run as root, whoever runs the tests.
+fn as_server_user(program: &Path) -> Command {
+    let Some(user) = server_user() else {
+        return Command::new(program);
+    };
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", user, "--clear-groups", "--"])
+        .arg(program);
+    command
+}
+
+/// Whom the server runs as where the tests run as root, which PostgreSQL refuses; `None`: as whoever runs them.
+fn server_user() -> Option<&'static str> {
+    let id = |of: &[&str]| Command::new("id").arg("-u").args(of).output();
+    if id(&[]).expect("id runs").stdout != b"0\n" {
+        return None;
+    }
+    let exists = id(&["postgres"]).is_ok_and(|id| id.status.success());
+    Some(if exists { "postgres" } else { "nobody" })
+}
+
+/// Where PostgreSQL's programs are: on the path, or where Debian keeps them, the newest first.
+fn programs() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let debian = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
+    let mut debian: Vec<PathBuf> = debian
+        .flatten()
+        .map(|entry| entry.path().join("bin"))
+        .collect();
+    debian.sort();
+    folders.extend(debian.into_iter().rev());
+    let complete = |folder: &&PathBuf| {
+        ["initdb", "postgres", "pg_isready"]
+            .iter()
+            .all(|program| folder.join(program).is_file())
+    };
+    let found = folders.iter().find(complete);
+    found.expect("PostgreSQL is installed").clone()
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    listener.local_addr().expect("it has an address").port()
+}

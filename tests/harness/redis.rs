@@ -1,0 +1,238 @@
+//! Private Redis servers: one plain, one three-node Cluster, shared by all tests; and ones that a test owns and may kill.
+//!
+//! Each runs under a shell that ends it when its standard input ends, so that no server outlives the test process, not even
+//! one that is killed.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use redis::{Connection, FromRedisValue};
+use tempfile::TempDir;
+use tollgate::quota::redis::{RedisSettings, RedisStore};
+use tollgate::quota::{ChangeSeq, Epoch, Header, OutSeq, STORE_FORMAT, ShardId, Store};
+use uuid::Uuid;
+
+/// How long a server may take to come up, or a state to come about, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Far above the default, because the machine that runs the tests is busy with them.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+const SLOTS: u16 = 16_384;
+const NODES: u16 = 3;
+
+/// A server of its own; dropping it ends it.
+pub struct Server {
+    port: u16,
+    options: Vec<String>,
+    directory: TempDir,
+    running: Option<Running>,
+}
+
+struct Running {
+    /// Its standard input is what keeps the server alive.
+    shell: Child,
+    pid: String,
+}
+
+impl Server {
+    /// Starts one on a free port, and waits until it answers.
+    pub fn start() -> Self {
+        Self::with_options(&[])
+    }
+
+    pub fn with_options(options: &[&str]) -> Self {
+        let directory = TempDir::new().expect("there is a place for temporary files");
+        let mut server = Self {
+            port: free_port(),
+            options: options.iter().map(ToString::to_string).collect(),
+            directory,
+            running: None,
+        };
+        server.restart();
+        server
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Kills it as a crash would, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let mut running = self.running.take().expect("it runs");
+        let killed = Command::new("kill").args(["-9", &running.pid]).status();
+        assert!(killed.expect("there is `kill`").success());
+        drop(running.shell.stdin.take());
+        running.shell.wait().expect("the shell was started here");
+    }
+
+    /// Starts it again on the same port, empty.
+    pub fn restart(&mut self) {
+        assert!(self.running.is_none(), "it runs already");
+        let script = "\"$@\" >server.log 2>&1 </dev/null & pid=$!; echo $pid; cat >/dev/null; kill -9 $pid; wait";
+        let mut shell = Command::new("sh")
+            .args(["-c", script, "sh", "redis-server", "--bind", "127.0.0.1"])
+            .args(["--port", &self.port.to_string()])
+            .args(["--save", "", "--appendonly", "no"])
+            .args(&self.options)
+            .current_dir(self.directory.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("there is a shell");
+        let mut pid = String::new();
+        let stdout = shell.stdout.take().expect("it is piped");
+        let read = BufReader::new(stdout).read_line(&mut pid);
+        read.expect("the shell says the server's pid");
+        self.running = Some(Running {
+            shell,
+            pid: pid.trim().to_owned(),
+        });
+        wait_for("redis-server answers (is it installed?)", || {
+            self.try_connect().is_some()
+        });
+    }
+
+    /// A connection past the store, to look behind it.
+    pub fn connection(&self) -> Connection {
+        self.try_connect().expect("the server runs")
+    }
+
+    /// Sends one command past the store.
+    pub fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::Cmd::new();
+        command.arg(words);
+        let answer = command.query(&mut self.connection());
+        answer.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    fn try_connect(&self) -> Option<Connection> {
+        let client = redis::Client::open(self.url()).expect("it is an address");
+        client.get_connection_with_timeout(RESPONSE_TIMEOUT).ok()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            drop(running.shell.stdin.take());
+            // It ends in any case; waiting only keeps it from lingering as a zombie.
+            let _ = running.shell.wait();
+        }
+    }
+}
+
+/// The plain server that all tests share.
+pub fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(Server::start)
+}
+
+/// A Cluster of three nodes without replicas.
+pub struct Cluster {
+    pub nodes: Vec<Server>,
+}
+
+impl Cluster {
+    /// Starts one, and waits until every node sees it whole.
+    pub fn start() -> Self {
+        let nodes: Vec<_> = (0..NODES).map(|_| cluster_node()).collect();
+        for (first, node) in (0..NODES).zip(&nodes) {
+            let (from, to) = (SLOTS / NODES * first, SLOTS / NODES * (first + 1) - 1);
+            let to = if first + 1 == NODES { SLOTS - 1 } else { to };
+            let range = [&from.to_string(), &to.to_string()];
+            node.command::<()>(&["CLUSTER", "ADDSLOTSRANGE", range[0], range[1]]);
+        }
+        for node in &nodes[1..] {
+            let (port, bus) = (node.port.to_string(), node.options[3].as_str());
+            nodes[0].command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]);
+        }
+        let cluster = Self { nodes };
+        wait_for("every node of the Cluster knows every slot", || {
+            cluster.nodes.iter().all(Self::is_whole)
+        });
+        cluster
+    }
+
+    pub fn url(&self) -> String {
+        let address = |node: &Server| format!("127.0.0.1:{}", node.port);
+        let addresses: Vec<_> = self.nodes.iter().map(address).collect();
+        format!("redis+cluster://{}", addresses.join(","))
+    }
+
+    fn is_whole(node: &Server) -> bool {
+        let info: String = node.command(&["CLUSTER", "INFO"]);
+        let size = format!("cluster_size:{NODES}");
+        ["cluster_state:ok", "cluster_slots_ok:16384", &size]
+            .iter()
+            .all(|line| info.contains(*line))
+    }
+}
+
+/// The Cluster that all tests share.
+pub fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(Cluster::start)
+}
+
+fn cluster_node() -> Server {
+    let bus = free_port().to_string();
+    Server::with_options(&["--cluster-enabled", "yes", "--cluster-port", &bus])
+}
+
+/// Settings of an installation that no other test has.
+pub fn settings(url: &str, shards: u16) -> RedisSettings {
+    RedisSettings {
+        response_timeout: RESPONSE_TIMEOUT,
+        ..RedisSettings::new(url, format!("test-{}", Uuid::now_v7()), shards)
+    }
+}
+
+/// A store that is connected.
+pub async fn connected(settings: RedisSettings) -> RedisStore {
+    let store = RedisStore::connect(settings).await;
+    store.expect("the settings can be used")
+}
+
+/// A store whose shards are opened and adopted, in their first epoch.
+pub async fn opened(settings: RedisSettings) -> RedisStore {
+    let store = connected(settings).await;
+    for shard in (0..store.shards()).map(ShardId) {
+        store.open(shard, &header()).await.expect("it opens");
+        check(&store, shard).await;
+    }
+    store
+}
+
+/// Looks at a shard and adopts the epoch that is there, as a check does once the ledger agrees.
+pub async fn check(store: &RedisStore, shard: ShardId) {
+    let view = store.view(shard).await.expect("the store is there");
+    let header = view.header.expect("the shard was opened");
+    store.adopt(shard, header.epoch);
+}
+
+/// The header of a first epoch.
+pub fn header() -> Header {
+    Header {
+        install: Uuid::nil(),
+        format: STORE_FORMAT,
+        epoch: Epoch(1),
+        out_seq: OutSeq(0),
+        applied_seq: ChangeSeq(0),
+    }
+}
+
+/// A port that nobody listens on.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    listener.local_addr().expect("it is bound").port()
+}
+
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,61 @@
+//! Store and ledger are compared before a shard is used (rule 21), and the schema before anything is.
+
+use std::sync::Arc;
+
+use tollgate::clock::Clock;
+use tollgate::ledger::postgres::schema::migrate;
+use tollgate::ledger::{Checked, Keeper, Ledger, LedgerError, PostgresLedger};
+use tollgate::quota::memory::MemoryStore;
+use tollgate::quota::{Epoch, ShardId, Store};
+
+use super::world::World;
+use crate::harness::postgres::{SHARDS, database, empty_database};
+
+#[tokio::test]
+async fn a_store_that_lost_its_state_is_not_used() {
+    let world = World::new().await;
+    let shard = ShardId(0);
+    assert_eq!(
+        world.ledger.check(shard, &*world.store).await.unwrap(),
+        Checked::Agreed(Epoch(1))
+    );
+    let empty = Arc::new(MemoryStore::new(SHARDS, 10, Clock::System));
+    let keeper = Keeper::new(empty.clone(), world.ledger.clone(), Clock::System);
+    assert!(!keeper.round().await);
+    let health = keeper.health();
+    assert!(health.lost.unwrap().reason.contains("no header"));
+    assert_eq!((health.store, health.ledger), (None, None));
+    assert!(empty.overdue(shard, 1).await.is_err());
+}
+
+#[tokio::test]
+async fn a_store_of_another_installation_is_not_used() {
+    let world = World::new().await;
+    let other = PostgresLedger::connect(&database().await).await.unwrap();
+    let checked = other.check(ShardId(0), &*world.store).await.unwrap();
+    assert!(matches!(checked, Checked::Lost(reason) if reason.contains("installation")));
+}
+
+#[tokio::test]
+async fn many_may_migrate_at_once_and_the_number_of_shards_is_for_ever() {
+    let url = empty_database("migrated_by_many").await;
+    let unmigrated = PostgresLedger::connect(&url).await.err().unwrap();
+    assert!(
+        unmigrated.to_string().contains("tollgate migrate"),
+        "{unmigrated}"
+    );
+    let migrations = (0..4).map(|_| migrate(&url, Some(16)));
+    let migrated = futures_util::future::join_all(migrations).await;
+    let first = *migrated[0].as_ref().unwrap();
+    for other in migrated {
+        assert_eq!(other.unwrap(), first);
+    }
+    assert_eq!(first.shards, 16);
+    assert_eq!(migrate(&url, None).await.unwrap(), first);
+    let changed = migrate(&url, Some(32)).await.unwrap_err();
+    assert!(matches!(changed, LedgerError::Invalid(_)), "{changed}");
+    assert_eq!(
+        PostgresLedger::connect(&url).await.unwrap().installation(),
+        first
+    );
+}

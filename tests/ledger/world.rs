@@ -1,0 +1,285 @@
+//! A store in memory, a fresh ledger in PostgreSQL, and the tasks between them, worked by hand.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use sqlx::PgPool;
+use tollgate::clock::{Clock, UnixMs};
+use tollgate::ledger::postgres::account::lots;
+use tollgate::ledger::postgres::change::LockedShard;
+use tollgate::ledger::{Applier, Flushed, Flusher, Keeper, Ledger, Loader, PostgresLedger};
+use tollgate::money::{Amount, Nanos};
+use tollgate::quota::memory::MemoryStore;
+use tollgate::quota::{
+    AccountId, Admission, ChangeBody, Count, CounterKey, LapseAnswer, Line, LotId, Moved, Outcome,
+    Overdue, ReservationId, Reserve, Reserved, Settle, SettleAnswer, ShardId, Store, Version,
+    Window,
+};
+use uuid::Uuid;
+
+use crate::harness::postgres::{SHARDS, database};
+
+/// How long a hold of these tests lives.
+pub const DEADLINE_MS: i64 = 60_000;
+
+pub struct World {
+    pub url: String,
+    pub store: Arc<MemoryStore>,
+    pub ledger: Arc<PostgresLedger>,
+    pub keeper: Arc<Keeper<MemoryStore, PostgresLedger>>,
+    pub applier: Arc<Applier<MemoryStore, PostgresLedger>>,
+    pub flusher: Flusher<MemoryStore, PostgresLedger>,
+    pub loader: Loader<MemoryStore, PostgresLedger>,
+    pub pool: PgPool,
+    time: Arc<AtomicI64>,
+}
+
+pub fn tokens() -> CounterKey {
+    "account/tokens/month".parse().unwrap()
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let url = database().await;
+        let time = Arc::new(AtomicI64::new(Clock::System.now().0));
+        let clock = Clock::Manual(time.clone());
+        let store = Arc::new(MemoryStore::new(SHARDS, 1000, clock));
+        Self::over(url, store, time).await
+    }
+
+    /// Another process over the same store and ledger.
+    pub async fn neighbour(&self) -> Self {
+        Self::over(self.url.clone(), self.store.clone(), self.time.clone()).await
+    }
+
+    async fn over(url: String, store: Arc<MemoryStore>, time: Arc<AtomicI64>) -> Self {
+        let clock = Clock::Manual(time.clone());
+        let ledger = Arc::new(PostgresLedger::connect(&url).await.unwrap());
+        let keeper = Arc::new(Keeper::new(store.clone(), ledger.clone(), clock.clone()));
+        let applier = Arc::new(Applier::new(store.clone(), ledger.clone(), clock.clone()));
+        assert!(keeper.round().await, "{:?}", keeper.health());
+        Self {
+            flusher: Flusher::new(
+                store.clone(),
+                ledger.clone(),
+                keeper.clone(),
+                applier.clone(),
+                clock,
+            ),
+            loader: Loader::new(store.clone(), ledger.clone()),
+            pool: PgPool::connect(&url).await.unwrap(),
+            url,
+            store,
+            ledger,
+            keeper,
+            applier,
+            time,
+        }
+    }
+
+    pub fn now(&self) -> UnixMs {
+        UnixMs(self.time.load(Ordering::Relaxed))
+    }
+
+    pub fn pass_ms(&self, ms: i64) {
+        self.time.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    /// A new account with these lots, drawn in this order, and live in the store.
+    pub async fn account(&self, grants: &[i64]) -> AccountId {
+        let account = self.cold_account(grants).await;
+        self.loader.load(&account).await.unwrap();
+        account
+    }
+
+    pub async fn cold_account(&self, grants: &[i64]) -> AccountId {
+        let account: AccountId = Uuid::now_v7().to_string().parse().unwrap();
+        sqlx::query("INSERT INTO account (id, shard) VALUES ($1, $2)")
+            .bind(account.as_str())
+            .bind(i16::try_from(self.shard(&account).0).unwrap())
+            .execute(&self.pool)
+            .await
+            .unwrap();
+        for grant in grants {
+            self.grant(&account, *grant).await;
+        }
+        account
+    }
+
+    /// Grants credit as a command does: the grant and its change in one transaction.
+    pub async fn grant(&self, account: &AccountId, nanos: i64) -> LotId {
+        let mut tx = self.pool.begin().await.unwrap();
+        let mut shard = LockedShard::lock(&mut tx, self.shard(account))
+            .await
+            .unwrap();
+        let lot: i64 = sqlx::query_scalar(
+            "INSERT INTO credit_grant (account_id, amount_nanos, balance_nanos, kind, source, effective_at) \
+             VALUES ($1, $2, $2, 'paid', 'test', '2020-01-01Z') RETURNING id",
+        )
+        .bind(account.as_str())
+        .bind(nanos)
+        .fetch_one(&mut *tx)
+        .await
+        .unwrap();
+        let order = lots(&mut tx, account).await.unwrap();
+        let body = ChangeBody {
+            lots: Some(order.into_iter().map(|(lot, _)| lot).collect()),
+            moved: Moved {
+                lots: vec![(LotId(lot), Nanos(nanos))],
+                ..Moved::default()
+            },
+            repay: true,
+            ..ChangeBody::default()
+        };
+        shard.append(&mut tx, account, body).await.unwrap();
+        tx.commit().await.unwrap();
+        LotId(lot)
+    }
+
+    pub fn shard(&self, account: &AccountId) -> ShardId {
+        account.shard(self.store.shards())
+    }
+
+    /// Holds `charge` nanos and as many tokens.
+    pub async fn hold(&self, account: &AccountId, charge: i64) -> ReservationId {
+        let id = ReservationId::new();
+        let span = Window::Month.span(self.now(), None);
+        let reserve = Reserve {
+            id,
+            account: account.clone(),
+            version: Version(1),
+            charge: Nanos(charge),
+            floor: Nanos(charge / 2),
+            lines: vec![Line {
+                key: tokens(),
+                span,
+                amount: Amount(charge),
+                floor: Amount(charge / 2),
+                limit: Amount(1_000_000),
+            }],
+            deadline_ms: DEADLINE_MS,
+            max_age_ms: DEADLINE_MS,
+            admission: Admission::Strict,
+            detail: r#"{"input_tokens":1}"#.into(),
+        };
+        let reserved = self.store.reserve(&reserve).await.unwrap();
+        assert!(matches!(reserved, Reserved::Held { .. }), "{reserved:?}");
+        id
+    }
+
+    /// Ends a reservation with `charge` nanos and as many tokens.
+    pub async fn settle(
+        &self,
+        account: &AccountId,
+        id: ReservationId,
+        charge: i64,
+    ) -> SettleAnswer {
+        let settle = Settle {
+            id,
+            account: account.clone(),
+            outcome: if charge == 0 {
+                Outcome::Released
+            } else {
+                Outcome::Settled
+            },
+            charge: Nanos(charge),
+            counts: vec![Count {
+                key: tokens(),
+                start: Window::Month.span(self.now(), None).start,
+                amount: Amount(charge),
+            }],
+            detail: format!(r#"{{"input_tokens":{charge},"cost_nanos":{charge}}}"#).into(),
+        };
+        self.store.settle(&settle).await.unwrap()
+    }
+
+    pub async fn lapse(&self, account: &AccountId, id: ReservationId) {
+        let overdue = Overdue {
+            id,
+            account: account.clone(),
+        };
+        let answer = self.store.lapse(&overdue).await.unwrap();
+        assert!(matches!(answer, LapseAnswer::Lapsed(_)), "{answer:?}");
+    }
+
+    pub async fn flush(&self, account: &AccountId) -> usize {
+        match self.flusher.flush(self.shard(account)).await.unwrap() {
+            Flushed::Drained(entries) => entries,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Carries everything both ways until nothing is left to carry.
+    pub async fn quiesce(&self, account: &AccountId) {
+        loop {
+            let flushed = self.flush(account).await;
+            let applied = self.applier.apply_shard(self.shard(account)).await.unwrap();
+            if flushed + applied == 0 {
+                return;
+            }
+        }
+    }
+
+    /// (outcome, charged, input tokens) of each record, in the order they were written.
+    pub async fn records(&self, account: &AccountId) -> Vec<(String, i64, i64)> {
+        sqlx::query_as(
+            "SELECT outcome, charged_nanos, input_tokens FROM usage_record \
+             WHERE account_id = $1 ORDER BY recorded_at, corrects NULLS FIRST",
+        )
+        .bind(account.as_str())
+        .fetch_all(&self.pool)
+        .await
+        .unwrap()
+    }
+
+    /// Store and ledger are one, and the records say why: invariants 3, 4 and 6.
+    pub async fn assert_one(&self, account: &AccountId) {
+        self.quiesce(account).await;
+        let image = self.ledger.image(account).await.unwrap().unwrap();
+        let view = self.store.account(account).await.unwrap().unwrap();
+        assert!(view.holds.is_empty(), "these tests compare after all ended");
+
+        let left = |lots: Vec<(LotId, Nanos)>| {
+            let mut lots: Vec<_> = lots
+                .into_iter()
+                .filter(|(_, n)| *n != Nanos::ZERO)
+                .collect();
+            lots.sort();
+            lots
+        };
+        let ledger_lots = image.lots.iter().map(|(lot, n)| (lot.id, *n)).collect();
+        let store_lots = view
+            .lots
+            .iter()
+            .map(|(lot, state)| (*lot, state.left))
+            .collect();
+        assert_eq!(left(ledger_lots), left(store_lots));
+        for (lot, _) in &image.lots {
+            assert!(view.order.contains(lot), "{lot:?} can be drawn");
+        }
+        assert_eq!(image.debt, view.debt.left);
+        let used = |used: Option<Amount>| used.unwrap_or_default();
+        assert_eq!(
+            used(image.counters.first().map(|counter| counter.used)),
+            used(view.counters.first().map(|counter| counter.used)),
+        );
+
+        let (granted, balance, debt, charged): (i64, i64, i64, i64) = sqlx::query_as(
+            "SELECT (SELECT coalesce(sum(amount_nanos), 0)::bigint FROM credit_grant WHERE account_id = $1), \
+                    (SELECT coalesce(sum(balance_nanos), 0)::bigint FROM credit_grant WHERE account_id = $1), \
+                    (SELECT debt_nanos FROM account WHERE id = $1), \
+                    (SELECT coalesce(sum(charged_nanos), 0)::bigint FROM usage_record WHERE account_id = $1)",
+        )
+        .bind(account.as_str())
+        .fetch_one(&self.pool)
+        .await
+        .unwrap();
+        assert_eq!(balance - debt, granted - charged, "exact, to the last nano");
+    }
+
+    /// What is left of the wallet, as the store says.
+    pub async fn balance(&self, account: &AccountId) -> i64 {
+        let view = self.store.account(account).await.unwrap().unwrap();
+        view.lots.iter().map(|(_, lot)| lot.left.0).sum::<i64>() - view.debt.left.0
+    }
+}

@@ -1,0 +1,17 @@
+//! What callers of the proxy see, through the real binary.
+
+mod answers;
+mod budget;
+mod changes;
+mod crash;
+mod flat;
+mod hang_up;
+mod identify;
+mod modes;
+mod outage;
+mod paths;
+mod refusals;
+mod requests;
+mod shutdown;
+mod streams;
+mod upstream_failures;

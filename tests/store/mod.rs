@@ -1,0 +1,12 @@
+//! The live store, whatever keeps it: one list of properties for every backend, and the backends against the engine.
+
+mod books;
+mod deadlines;
+mod differential;
+mod endings;
+mod following;
+mod limits;
+mod properties;
+mod races;
+mod stage;
+mod steps;

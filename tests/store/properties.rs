@@ -1,0 +1,93 @@
+//! The one list of what every store must do. A property cannot be run on one backend only.
+
+macro_rules! on {
+    ($backend:ident: $($file:ident { $($property:ident,)* })*) => {
+        mod $backend {
+            use crate::store::{$($file,)* stage::Stage};
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $property() {
+                    $file::$property(Stage::$backend().await).await;
+                }
+            )*)*
+        }
+    };
+}
+
+macro_rules! properties {
+    ($($list:tt)*) => {
+        on! { memory: $($list)* }
+        on! { redis: $($list)* }
+        on! { cluster: $($list)* }
+    };
+}
+
+properties! {
+    limits {
+        refuses_past_the_limit,
+        refuses_past_the_wallet,
+        a_refusal_takes_nothing,
+        holds_every_line_and_the_wallet_together,
+        asking_for_nothing_always_fits,
+        the_same_id_again_holds_nothing_twice,
+        force_holds_what_does_not_fit,
+        force_does_not_hold_beyond_what_is_exact,
+        an_old_version_is_answered_with_the_new_snapshot,
+        a_span_that_does_not_hold_the_stores_time_has_moved,
+        a_window_never_moves_back,
+        an_ending_of_the_old_window_leaves_the_new_one_alone,
+        lots_are_drawn_in_their_order,
+        lots_that_are_not_live_are_not_drawn,
+        overage_goes_down_to_its_limit,
+        a_full_outbox_takes_no_holds_but_takes_endings,
+        amounts_are_exact_at_their_bounds,
+        counters_are_exact_at_their_bounds,
+    }
+    endings {
+        unused_goes_back_and_the_entry_says_what_moved,
+        a_release_charges_nothing_and_leaves_a_record,
+        ending_twice_moves_nothing,
+        a_reserve_after_the_ending_answers_how_it_ended,
+        an_overrun_draws_the_next_lot_then_debt,
+        an_overrun_of_a_counter_is_charged_in_full,
+        an_unknown_settle_is_charged_at_once,
+        an_unknown_release_leaves_a_mark,
+        what_an_expired_lot_held_goes_back_to_it,
+    }
+    deadlines {
+        a_hold_lapses_only_when_it_is_due,
+        the_overdue_are_found_oldest_first,
+        a_lapse_charges_the_floor,
+        a_lapse_charges_what_was_metered,
+        a_heartbeat_moves_the_deadline_up_to_the_total_age,
+        progress_never_goes_back,
+        progress_after_the_end_moves_nothing,
+        a_settle_after_a_lapse_charges_the_rest,
+        a_settle_after_a_lapse_gives_back_the_rest,
+        a_release_after_a_lapse_gives_all_back,
+        a_lapse_is_corrected_only_once,
+    }
+    races {
+        racing_calls_never_oversell,
+        racing_calls_of_one_id_hold_once,
+        racing_endings_end_once,
+        racing_lines_and_wallet_stay_together,
+    }
+    following {
+        an_account_is_cold_until_it_is_loaded,
+        a_load_never_replaces_what_is_live,
+        an_image_older_than_the_store_is_refused,
+        a_load_in_a_later_epoch_keeps_what_is_held,
+        a_load_pays_debt_first,
+        changes_apply_in_their_order_only,
+        a_change_the_image_had_is_not_applied_twice,
+        a_grant_pays_debt_first,
+        debt_given_back_after_a_grant_paid_it_is_credit,
+        a_change_moves_lots_debt_and_counters,
+        a_lot_below_zero_counts_and_pays_nothing,
+        entries_wait_in_order_until_they_are_forgotten,
+        the_numbers_of_entries_are_never_used_again,
+        nothing_is_answered_before_the_epoch_is_adopted,
+        an_earlier_epoch_is_never_opened_again,
+    }
+}
