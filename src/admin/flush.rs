@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use super::connect::{self, Live};
 use super::failure::Failure;
 use super::output::Output;
+use super::serve::told_to_stop;
 use crate::clock::Clock;
 use crate::ledger::{Flushed, Flusher, Keeper, PostgresLedger};
 use crate::quota::redis::RedisStore;
@@ -34,9 +35,10 @@ pub(super) async fn run(
     if !arguments.watch {
         return round(&live).await?.say(output);
     }
+    let told = told_to_stop()?;
     tokio::select! {
         failure = watch(&live, output) => failure,
-        _ = tokio::signal::ctrl_c() => Ok(()),
+        () = told => Ok(()),
     }
 }
 

@@ -155,12 +155,9 @@ impl Shown {
     }
 
     fn text(&self) -> String {
+        let words = format!("{:?}, {:?}", self.mode, self.status);
         let mut lines = vec![
-            format!(
-                "account    {} ({:?}, {:?})",
-                self.account, self.mode, self.status
-            )
-            .to_lowercase(),
+            format!("account    {} ({})", self.account, words.to_lowercase()),
             format!("plan       {}", self.plan.as_deref().unwrap_or("-")),
             format!("available  {} credits", self.available_nanos),
             format!("held       {}", credits(self.held_nanos)),

@@ -6,6 +6,17 @@ use tollgate::quota::AccountId;
 use super::{Installation, some_account};
 
 #[tokio::test]
+async fn an_account_is_shown_as_it_is_written() {
+    let place = Installation::new().await;
+    place.says(&["account", "create", "Acme@EU"]);
+    let said = place.says(&["account", "show", "Acme@EU"]);
+    assert!(
+        said.starts_with("account    Acme@EU (enforce, active)"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
 async fn an_account_is_made_once_listed_and_shown() {
     let place = Installation::new().await;
     assert!(place.says(&["account", "list"]).contains("no account yet"));

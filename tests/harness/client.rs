@@ -1,5 +1,6 @@
 //! Callers: one that speaks HTTP as everybody does, and one that decides about every byte.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Nothing in a test takes this long unless it is stuck.
-const STUCK: Duration = Duration::from_secs(60);
+const STUCK: Duration = Duration::from_mins(1);
 
 /// Keeps connections alive between calls; for one test, because connections live in its runtime.
 #[derive(Clone)]
@@ -99,9 +100,9 @@ impl Call {
         let host = uri.authority().expect("a URL with a host");
         let mut text = format!("{} {path} HTTP/1.1\r\nhost: {host}\r\n", self.method);
         for (name, value) in &self.headers {
-            text += &format!("{name}: {value}\r\n");
+            let _ = write!(text, "{name}: {value}\r\n");
         }
-        text += &format!("content-length: {}\r\n\r\n", self.body.len());
+        let _ = write!(text, "content-length: {}\r\n\r\n", self.body.len());
         [text.as_bytes(), &self.body].concat()
     }
 

@@ -3,22 +3,20 @@
 //! Most tests share one, and one sidecar of it, and own accounts with random ids. A test that breaks something, or that
 //! counts what a whole installation does, makes its own.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Output;
 use std::sync::Mutex;
 
-use serde_json::{Value, json};
-use sqlx::{Connection, PgConnection, Row};
+use serde_json::Value;
+use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
-use tollgate::money::Nanos;
 use uuid::Uuid;
 
-use super::client::{Call, get, post};
+use super::account::Account;
+use super::configuration::Settings;
 use super::sidecar::{Sidecar, run, run_well};
-use super::upstream::{SCRIPT, Script, scripted};
-use super::wait::until;
-use super::{mock, postgres, redis};
+use super::{postgres, redis};
 
 /// What one token of input and of output charges with the catalogue's prices below.
 pub const INPUT_NANOS: i64 = 1_000;
@@ -65,22 +63,6 @@ pub struct Installation {
     catalogue: Mutex<()>,
 }
 
-/// What a sidecar's configuration says beside where everything is.
-#[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    pub deadline_s: u32,
-    pub drain_s: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            deadline_s: 60,
-            drain_s: 20,
-        }
-    }
-}
-
 static SHARED: OnceCell<(Installation, Sidecar)> = OnceCell::const_new();
 
 /// The sidecar that most tests share.
@@ -125,84 +107,31 @@ impl Installation {
     }
 
     /// Writes a configuration and returns its path.
-    pub fn config(&self, settings: Settings) -> PathBuf {
+    pub fn config(&self, settings: &Settings) -> PathBuf {
         let path = self.path(&format!("{}.toml", Uuid::now_v7()));
-        std::fs::write(&path, self.config_text(settings)).expect("a file");
+        std::fs::write(
+            &path,
+            settings.text(&self.store_url, &self.prefix, &self.ledger_url),
+        )
+        .expect("a file");
         path
-    }
-
-    fn config_text(&self, settings: Settings) -> String {
-        let Settings {
-            deadline_s,
-            drain_s,
-        } = settings;
-        let (store, ledger, prefix) = (&self.store_url, &self.ledger_url, &self.prefix);
-        let (mock, scripted) = (mock::url(), scripted());
-        let credential = format!(r#"{{ header = "authorization", value = "{CREDENTIAL}" }}"#);
-        let mut text = format!(
-            r#"
-            [listen]
-            proxy = "127.0.0.1:0"
-            control = "127.0.0.1:0"
-            health = "127.0.0.1:0"
-            drain_s = {drain_s}
-            [store]
-            url = "{store}"
-            prefix = "{prefix}"
-            deadline_s = {deadline_s}
-            sweep_interval_ms = {SWEEP_MS}
-            response_timeout_ms = 3000
-            [ledger]
-            url = "{ledger}"
-            [refusal]
-            upgrade_url = "{UPGRADE_URL}"
-            "#
-        );
-        let openai = |more: &str| format!("meter = \"openai\"\nprovider = \"openai\"\n{more}");
-        let flat = "meter = \"flat\"\ncharge = { credits = \"0.005\", resource = \"tool_calls\" }";
-        let routes: [(&str, &str, String); 11] = [
-            ("/openai", mock, openai("")),
-            ("/scripted", scripted, openai("")),
-            ("/small", scripted, openai("max_body_bytes = 1000")),
-            ("/unpriced", scripted, openai("unpriced = \"free\"")),
-            ("/open", scripted, openai("unknown_paths = \"free\"")),
-            ("/brief", scripted, openai("assume_output_tokens = 7")),
-            (
-                "/impatient",
-                scripted,
-                openai("first_byte_timeout_ms = 300\nidle_timeout_ms = 300"),
-            ),
-            // A port that nobody listens on: the port of a listener that is closed at once may be given away again.
-            ("/gone", "http://127.0.0.1:1", openai("")),
-            ("/flat", scripted, flat.to_owned()),
-            ("/flat/gone", "http://127.0.0.1:1", flat.to_owned()),
-            ("/none", scripted, "meter = \"none\"".to_owned()),
-        ];
-        for (prefix, upstream, more) in routes {
-            text += &format!(
-                "[[route]]\nprefix = \"{prefix}\"\nupstream = \"{upstream}\"\ncredential = {credential}\n{more}\n"
-            );
-        }
-        text.lines()
-            .map(|line| format!("{}\n", line.trim()))
-            .collect()
     }
 
     /// Starts a sidecar.
     #[track_caller]
     pub fn sidecar(&self, settings: Settings) -> Sidecar {
-        Sidecar::start(&self.config(settings))
+        Sidecar::start(&self.config(&settings))
     }
 
     /// Runs a command that must succeed, and returns what it printed.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> String {
-        run_well(&self.config(Settings::default()), arguments)
+        run_well(&self.config(&Settings::default()), arguments)
     }
 
     /// Runs a command that may fail.
     pub fn try_run(&self, arguments: &[&str]) -> Output {
-        run(&self.config(Settings::default()), arguments)
+        run(&self.config(&Settings::default()), arguments)
     }
 
     /// Applies the prices above and these plans.
@@ -291,159 +220,4 @@ impl Installation {
             .await
             .expect("the ledger is there")
     }
-
-    /// Where the configuration's directory is.
-    pub fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-}
-
-/// An account with one key.
-pub struct Account<'a> {
-    pub installation: &'a Installation,
-    pub id: String,
-    pub key_id: String,
-    /// The key's secret.
-    pub key: String,
-}
-
-/// What a usage record says.
-#[derive(Debug, Clone)]
-pub struct Record {
-    pub id: Uuid,
-    pub outcome: String,
-    pub overrun: bool,
-    pub route: String,
-    pub model: String,
-    pub input_tokens: i64,
-    pub output_tokens: i64,
-    pub reserved: i64,
-    pub charged: i64,
-    pub corrects: Option<Uuid>,
-    pub occurred_at: time::OffsetDateTime,
-    pub properties: Value,
-}
-
-impl Account<'_> {
-    #[track_caller]
-    pub fn grant(&self, credits: &str) {
-        self.installation.run(&["grant", &self.id, credits]);
-    }
-
-    /// What `account show` says, after loading the account as a call would.
-    #[track_caller]
-    pub fn show(&self) -> Value {
-        let shown = self
-            .installation
-            .run(&["account", "show", &self.id, "--json"]);
-        serde_json::from_str(&shown).unwrap_or_else(|error| panic!("{error}: {shown}"))
-    }
-
-    /// What is left of the wallet, in nanos, what is held not counted.
-    #[track_caller]
-    pub fn available(&self) -> i64 {
-        self.show()["available_nanos"]
-            .as_i64()
-            .expect("available_nanos")
-    }
-
-    /// What calls in flight hold of the wallet, in nanos.
-    #[track_caller]
-    pub fn held(&self) -> i64 {
-        self.show()["held_nanos"].as_i64().expect("held_nanos")
-    }
-
-    /// Its usage records, oldest first.
-    pub async fn records(&self) -> Vec<Record> {
-        let rows = sqlx::query(
-            "SELECT id, outcome, overrun, route, model, input_tokens, output_tokens, reserved_nanos, charged_nanos, \
-             corrects, occurred_at, properties FROM usage_record WHERE account_id = $1 ORDER BY id",
-        );
-        let rows = rows
-            .bind(&self.id)
-            .fetch_all(&mut self.installation.ledger().await)
-            .await;
-        let record = |row: &sqlx::postgres::PgRow| Record {
-            id: row.get("id"),
-            outcome: row.get("outcome"),
-            overrun: row.get("overrun"),
-            route: row.get("route"),
-            model: row.get("model"),
-            input_tokens: row.get("input_tokens"),
-            output_tokens: row.get("output_tokens"),
-            reserved: row.get("reserved_nanos"),
-            charged: row.get("charged_nanos"),
-            corrects: row.get("corrects"),
-            occurred_at: row.get("occurred_at"),
-            properties: row.get("properties"),
-        };
-        rows.expect("usage_record is there")
-            .iter()
-            .map(record)
-            .collect()
-    }
-
-    /// Waits until there are so many usage records, and returns them.
-    pub async fn until_records(&self, count: usize) -> Vec<Record> {
-        let what = format!("account {} has {count} usage records", self.id);
-        let records = until(&what, async || {
-            let records = self.records().await;
-            (records.len() >= count).then_some(records)
-        })
-        .await;
-        assert_eq!(records.len(), count, "{records:#?}");
-        records
-    }
-
-    /// Waits for the one record there should be.
-    pub async fn until_record(&self) -> Record {
-        self.until_records(1).await.remove(0)
-    }
-
-    /// Waits until nothing is held.
-    pub async fn until_nothing_held(&self) {
-        until("nothing is held", async || (self.held() == 0).then_some(())).await;
-    }
-
-    /// A call of this account, through a sidecar.
-    pub fn post(&self, sidecar: &Sidecar, path: &str, body: &Value) -> Call {
-        post(format!("{}{path}", sidecar.proxy), body).key(&self.key)
-    }
-
-    /// A call without a body.
-    pub fn get(&self, sidecar: &Sidecar, path: &str) -> Call {
-        get(format!("{}{path}", sidecar.proxy)).key(&self.key)
-    }
-
-    /// A chat call that the mock answers.
-    pub fn chat(&self, sidecar: &Sidecar, body: &Value) -> Call {
-        self.post(sidecar, "/openai/v1/chat/completions", body)
-    }
-
-    /// A chat call that a script answers.
-    pub fn scripted_chat(&self, sidecar: &Sidecar, script: &Script, body: &Value) -> Call {
-        self.post(sidecar, "/scripted/v1/chat/completions", body)
-            .header(SCRIPT, &script.id)
-    }
-}
-
-/// Nanos as the credits that commands take.
-pub fn credits(nanos: i64) -> String {
-    Nanos(nanos).to_string()
-}
-
-/// A chat of one short message.
-pub fn chat(max_tokens: i64) -> Value {
-    json!({
-        "model": MODEL,
-        "max_tokens": max_tokens,
-        "messages": [{"role": "user", "content": "Count to three."}],
-    })
-}
-
-/// The same, streamed.
-pub fn streamed_chat(max_tokens: i64) -> Value {
-    let mut body = chat(max_tokens);
-    body["stream"] = json!(true);
-    body
 }

@@ -3,6 +3,7 @@
 //! One serves the whole test process, so that all tests share one sidecar: the header `x-script` says whose call it is.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use bytes::Bytes;
@@ -127,13 +128,6 @@ impl Arrived {
             .iter()
             .find(|(n, _)| n.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
-    }
-
-    pub fn path(&self) -> &str {
-        self.line
-            .split(' ')
-            .nth(1)
-            .expect("a request line has a path")
     }
 
     /// Everything that came, as one text: where a secret must not be found.
@@ -262,9 +256,9 @@ pub fn send(bytes: impl Into<Bytes>) -> Act {
 pub fn answer(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Act {
     let mut head = format!("HTTP/1.1 {status} Scripted\r\n");
     for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
+        let _ = write!(head, "{name}: {value}\r\n");
     }
-    head += &format!("content-length: {}\r\n\r\n", body.len());
+    let _ = write!(head, "content-length: {}\r\n\r\n", body.len());
     send([head.as_bytes(), body].concat())
 }
 

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
+use crate::harness::account::{chat, credits, streamed_chat};
 use crate::harness::client::{Answer, Client};
 use crate::harness::installation::{
-    EMBEDDING_MODEL, INPUT_NANOS, MODEL, OUTPUT_NANOS, chat, credits, installation, sidecar,
-    streamed_chat,
+    EMBEDDING_MODEL, INPUT_NANOS, MODEL, OUTPUT_NANOS, installation, sidecar,
 };
 use crate::harness::upstream::{
     Act, DONE, Gate, answer, chunk, completion, events_head, json_answer, last_chunk, script, send,

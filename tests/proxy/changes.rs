@@ -1,7 +1,9 @@
 //! Changes an operator makes: each is exact at the next call on every sidecar, without a restart (rule 13).
 
+use crate::harness::account::{chat, credits};
+use crate::harness::configuration::Settings;
 use crate::harness::installation::{
-    INPUT_NANOS, Installation, MODEL, OUTPUT_NANOS, Settings, chat, credits, installation, sidecar,
+    INPUT_NANOS, Installation, MODEL, OUTPUT_NANOS, installation, sidecar,
 };
 use crate::harness::redis;
 use crate::harness::upstream::{Script, completion, json_answer, script};

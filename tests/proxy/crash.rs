@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use time::OffsetDateTime;
 
+use crate::harness::account::{Account, chat, credits, streamed_chat};
 use crate::harness::client::{Client, Opened};
+use crate::harness::configuration::Settings;
 use crate::harness::installation::{
-    Account, INPUT_NANOS, MODEL, OUTPUT_NANOS, SWEEP_MS, Settings, chat, credits, installation,
-    sidecar, streamed_chat,
+    INPUT_NANOS, MODEL, OUTPUT_NANOS, SWEEP_MS, installation, sidecar,
 };
 use crate::harness::sidecar::Sidecar;
 use crate::harness::upstream::{Act, Gate, chunk, delta, events_head, script};

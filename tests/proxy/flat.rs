@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
+use crate::harness::account::{Account, credits};
 use crate::harness::client::{Call, Client};
-use crate::harness::installation::{Account, FLAT_NANOS, credits, installation, sidecar};
+use crate::harness::installation::{FLAT_NANOS, installation, sidecar};
 use crate::harness::upstream::{
     Act, Gate, SCRIPT, Script, answer, chunk, json_answer, last_chunk, script, send,
 };

@@ -2,9 +2,8 @@
 
 use serde_json::json;
 
-use crate::harness::installation::{
-    Account, INPUT_NANOS, MODEL, OUTPUT_NANOS, Record, chat, installation, sidecar, streamed_chat,
-};
+use crate::harness::account::{Account, Record, chat, streamed_chat};
+use crate::harness::installation::{INPUT_NANOS, MODEL, OUTPUT_NANOS, installation, sidecar};
 use crate::harness::upstream::{
     Act, DONE, Gate, Script, chunk, completion, delta, events_head, json_answer, last_chunk,
     script, send, usage_event,

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
+use crate::harness::account::{Account, chat};
 use crate::harness::client::{get, post};
-use crate::harness::installation::{
-    Account, CREDENTIAL, MODEL, Settings, chat, installation, sidecar,
-};
+use crate::harness::configuration::Settings;
+use crate::harness::installation::{CREDENTIAL, MODEL, installation, sidecar};
 use crate::harness::upstream::{SCRIPT, Script, completion, json_answer, script};
 
 const CHAT: &str = "/scripted/v1/chat/completions";

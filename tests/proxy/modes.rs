@@ -2,9 +2,8 @@
 
 use serde_json::json;
 
-use crate::harness::installation::{
-    Account, INPUT_NANOS, MODEL, OUTPUT_NANOS, chat, installation, sidecar,
-};
+use crate::harness::account::{Account, chat};
+use crate::harness::installation::{INPUT_NANOS, MODEL, OUTPUT_NANOS, installation, sidecar};
 use crate::harness::upstream::{SCRIPT, Script, completion, json_answer, script};
 
 const CHARGE: i64 = 9 * INPUT_NANOS + 3 * OUTPUT_NANOS;

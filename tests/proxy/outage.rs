@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::harness::account::{Account, chat, streamed_chat};
 use crate::harness::client::Client;
-use crate::harness::installation::{
-    Account, INPUT_NANOS, Installation, MODEL, OUTPUT_NANOS, Settings, chat, streamed_chat,
-};
+use crate::harness::configuration::Settings;
+use crate::harness::installation::{INPUT_NANOS, Installation, MODEL, OUTPUT_NANOS};
 use crate::harness::redis::Server;
 use crate::harness::sidecar::Sidecar;
 use crate::harness::upstream::{

@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
+use crate::harness::account::chat;
 use crate::harness::client::Wire;
-use crate::harness::installation::{MODEL, chat, installation, sidecar};
+use crate::harness::installation::{MODEL, installation, sidecar};
 use crate::harness::upstream::{SCRIPT, completion, json_answer, script};
 
 #[tokio::test]

@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::harness::account::{chat, credits};
 use crate::harness::client::{Answer, Client};
 use crate::harness::installation::{
-    EMBEDDING_MODEL, FLAT_NANOS, INPUT_NANOS, MODEL, OUTPUT_NANOS, UPGRADE_URL, chat, credits,
-    installation, sidecar,
+    EMBEDDING_MODEL, FLAT_NANOS, INPUT_NANOS, MODEL, OUTPUT_NANOS, UPGRADE_URL, installation,
+    sidecar,
 };
 use crate::harness::upstream::{Act, Gate, SCRIPT, Script, completion, json_answer, script};
 use crate::harness::wait::until;

@@ -2,10 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::harness::account::{Account, chat};
 use crate::harness::client::{Call, get};
-use crate::harness::installation::{
-    Account, EMBEDDING_MODEL, INPUT_NANOS, MODEL, chat, installation, sidecar,
-};
+use crate::harness::installation::{EMBEDDING_MODEL, INPUT_NANOS, MODEL, installation, sidecar};
 use crate::harness::upstream::{SCRIPT, Script, completion, json_answer, script};
 
 const CHAT: &str = "/scripted/v1/chat/completions";

@@ -1,10 +1,10 @@
 //! Told to stop: readiness goes first, calls in flight finish, and what they used is in the ledger before the process
 //! is gone.
 
+use crate::harness::account::{chat, streamed_chat};
 use crate::harness::client::Client;
-use crate::harness::installation::{
-    INPUT_NANOS, MODEL, OUTPUT_NANOS, Settings, chat, installation, streamed_chat,
-};
+use crate::harness::configuration::Settings;
+use crate::harness::installation::{INPUT_NANOS, MODEL, OUTPUT_NANOS, installation};
 use crate::harness::upstream::{
     Act, DONE, Gate, chunk, completion, delta, events_head, json_answer, last_chunk, script,
     usage_event,

@@ -2,9 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::installation::{
-    INPUT_NANOS, MODEL, OUTPUT_NANOS, installation, sidecar, streamed_chat,
-};
+use crate::harness::account::streamed_chat;
+use crate::harness::installation::{INPUT_NANOS, MODEL, OUTPUT_NANOS, installation, sidecar};
 use crate::harness::upstream::{
     Act, DONE, Gate, Script, chunk, delta, events_head, last_chunk, script, usage_event,
 };

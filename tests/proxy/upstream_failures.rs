@@ -2,10 +2,9 @@
 
 use serde_json::json;
 
+use crate::harness::account::{Account, chat, streamed_chat};
 use crate::harness::client::Client;
-use crate::harness::installation::{
-    Account, INPUT_NANOS, MODEL, OUTPUT_NANOS, chat, installation, sidecar, streamed_chat,
-};
+use crate::harness::installation::{INPUT_NANOS, MODEL, OUTPUT_NANOS, installation, sidecar};
 use crate::harness::upstream::{
     Act, Gate, SCRIPT, answer, chunk, completion, delta, events_head, json_answer, script, send,
 };

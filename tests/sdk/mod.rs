@@ -6,9 +6,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::harness::account::{Account, chat, credits};
 use crate::harness::installation::{
-    Account, EMBEDDING_MODEL, INPUT_NANOS, MODEL, OUTPUT_NANOS, chat, credits, installation,
-    sidecar,
+    EMBEDDING_MODEL, INPUT_NANOS, MODEL, OUTPUT_NANOS, installation, sidecar,
 };
 
 /// The Python that has the package: `scripts/test` makes it beside the build's own folder.
