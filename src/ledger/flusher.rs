@@ -48,6 +48,9 @@ pub enum FlushError {
     Store(#[from] StoreError),
 }
 
+/// Whoever is told of the entries that have reached the ledger.
+type Listener = Box<dyn Fn(&[Entry]) + Send + Sync>;
+
 /// Flushes shards.
 pub struct Flusher<S, L> {
     store: Arc<S>,
@@ -56,7 +59,7 @@ pub struct Flusher<S, L> {
     applier: Arc<Applier<S, L>>,
     dirty: DirtyShards,
     standing: Standing,
-    tell: Box<dyn Fn(&[Entry]) + Send + Sync>,
+    tell: Listener,
 }
 
 impl<S: Store, L: Ledger> Flusher<S, L> {
