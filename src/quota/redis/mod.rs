@@ -14,6 +14,7 @@ use self::arguments::Argument;
 use self::client::{Answered, Call, Generation, Link};
 use self::keys::Keys;
 use self::scripts::{Script, Scripts};
+use super::engine::DEFAULT_OUTBOX_BOUND;
 use super::{AccountId, Epoch, RunId, ShardId, Store, StoreError};
 use crate::clock::Clock;
 
@@ -31,8 +32,7 @@ mod verbs;
 pub const DEFAULT_CONNECTIONS: usize = 4;
 /// How long a command may take, unless a setting says otherwise.
 pub const DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_millis(50);
-/// How long an outbox may grow before its shard takes no more holds, unless a setting says otherwise.
-pub const DEFAULT_OUTBOX_BOUND: u64 = 100_000;
+
 /// Where the store is and how it is used.
 #[derive(Clone)]
 pub struct RedisSettings {
