@@ -18,8 +18,10 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::clock::UnixMs;
 use crate::config::{LogConfig, LogFormat};
 use crate::money::Nanos;
+use crate::quota::{Entry, EntryKind};
 
 /// How often histograms take in what was recorded; without it they grow for ever.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -58,10 +60,8 @@ const ESTIMATE_PERCENT: [f64; 10] = [1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 100
 /// Every metric.
 #[derive(Clone)]
 pub struct Metrics {
-    /// Calls admitted.
-    pub admissions: Counter,
-    /// Calls forwarded in monitor mode that would have been refused.
-    pub would_refuse: Counter,
+    admissions: Counter,
+    would_refuse: Counter,
     refusals: Vec<(&'static str, Counter)>,
     /// Reserve, from command to answer, in seconds.
     pub reserve: Histogram,
@@ -72,13 +72,7 @@ pub struct Metrics {
     pub upstream: Histogram,
     /// Holds that lapsed here.
     pub lapses: Counter,
-    /// Calls that used more than they had reserved.
-    pub overruns: Counter,
-    /// Corrections taken into the ledger: settles that came after a lapse.
-    pub corrections: Counter,
-    /// Calls of models without a price that were let through free of charge.
-    pub unpriced: Counter,
-    outbox_depth: Gauge,
+    overruns: Counter,
     flush_lag: Gauge,
     store_up: Gauge,
     ledger_up: Gauge,
@@ -192,23 +186,10 @@ impl Metrics {
                 "tollgate_overruns_total",
                 "Calls that used more than they had reserved.",
             ),
-            corrections: counted(
-                "tollgate_corrections_total",
-                "Settles that the ledger took in after a lapse.",
-            ),
-            unpriced: counted(
-                "tollgate_unpriced_total",
-                "Calls of models without a price, let through free of charge.",
-            ),
-            outbox_depth: gauged(
-                "tollgate_outbox_entries",
-                Unit::Count,
-                "Endings that wait for the ledger.",
-            ),
             flush_lag: gauged(
                 "tollgate_flush_lag_seconds",
                 Unit::Seconds,
-                "The age of the oldest ending that waits for the ledger.",
+                "How old the oldest ending of the last flush was when it reached the ledger.",
             ),
             store_up: gauged(
                 "tollgate_store_up",
@@ -237,23 +218,37 @@ impl Metrics {
         }
     }
 
-    /// Notes what a call was charged, against what it had held. Holds of nothing say nothing.
-    pub fn estimated(&self, held: Nanos, charged: Nanos) {
+    /// Counts a call that was admitted, and whether only monitor mode let it through.
+    pub fn admitted(&self, would_refuse: Option<&str>) {
+        self.admissions.increment(1);
+        if would_refuse.is_some() {
+            self.would_refuse.increment(1);
+        }
+    }
+
+    /// Looks at endings that have reached the ledger: what each was charged against what it had held, and how long the
+    /// oldest has waited.
+    pub fn flushed(&self, entries: &[Entry], now: UnixMs) {
+        for entry in entries {
+            if let EntryKind::Ended(ended) = &entry.kind {
+                self.overruns.increment(u64::from(ended.overrun));
+                self.estimated(ended.reserved, ended.charge);
+            }
+        }
+        if let Some(oldest) = entries.iter().map(|entry| entry.at).min() {
+            let lag = now.0.saturating_sub(oldest.0).max(0);
+            self.flush_lag
+                .set(Duration::from_millis(lag.unsigned_abs()));
+        }
+    }
+
+    /// Holds of nothing say nothing.
+    fn estimated(&self, held: Nanos, charged: Nanos) {
         if held > Nanos::ZERO {
             let percent = i128::from(charged.0) * 100 / i128::from(held.0);
             self.estimate
                 .record(u32::try_from(percent).unwrap_or(u32::MAX));
         }
-    }
-
-    /// How many endings wait for the ledger.
-    pub fn outbox_depth(&self, entries: u64) {
-        self.outbox_depth.set(shown(entries));
-    }
-
-    /// How old the oldest of them is.
-    pub fn flush_lag(&self, lag: Duration) {
-        self.flush_lag.set(lag);
     }
 
     /// Whether the store answers.
@@ -308,7 +303,7 @@ mod tests {
             "tollgate_admissions_total 0",
             "tollgate_refusals_total{code=\"insufficient_quota\"} 0",
             "tollgate_lapses_total 0",
-            "tollgate_outbox_entries 0",
+            "tollgate_overruns_total 0",
         ] {
             assert!(page.contains(name), "{name} in {page}");
         }

@@ -5,5 +5,6 @@ mod harness;
 mod ledger;
 mod provider_data;
 mod proxy;
+mod redis;
 mod sdk;
 mod store;

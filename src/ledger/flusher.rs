@@ -14,7 +14,7 @@ use super::keeper::Keeper;
 use super::standing::{Away, Standing};
 use super::{Committed, Ledger, LedgerError};
 use crate::clock::Clock;
-use crate::quota::{OutSeq, ShardId, Store, StoreError};
+use crate::quota::{Entry, OutSeq, ShardId, Store, StoreError};
 
 /// Entries of one transaction.
 const BATCH: usize = 512;
@@ -59,6 +59,7 @@ pub struct Flusher<S, L> {
     /// One at a time: whoever waits for the last flush of a sidecar must not overtake the one that is under way.
     turn: Mutex<()>,
     standing: Standing,
+    tell: Box<dyn Fn(&[Entry]) + Send + Sync>,
 }
 
 impl<S: Store, L: Ledger> Flusher<S, L> {
@@ -79,6 +80,16 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
             keeper,
             applier,
             standing: Standing::new("flusher", clock),
+            tell: Box::new(|_| {}),
+        }
+    }
+
+    /// Tells of the entries that it has carried to the ledger.
+    #[must_use]
+    pub fn telling(self, tell: impl Fn(&[Entry]) + Send + Sync + 'static) -> Self {
+        Self {
+            tell: Box::new(tell),
+            ..self
         }
     }
 
@@ -176,6 +187,7 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
             let seqs: Vec<OutSeq> = seqs.filter(|seq| *seq <= upto).collect();
             self.store.forget(shard, &seqs).await?;
             drained += seqs.len();
+            (self.tell)(&outbox.entries[..seqs.len()]);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Admit: hold what the call may use at the most, or refuse it with all the numbers.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use rust_decimal::Decimal;
 
@@ -66,7 +67,10 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                 .settler
                 .open(permit, id, account.clone(), meter.clone());
             let claim = self.claim(id, &meter, &snapshot);
-            let answer = match self.store.reserve(&claim).await {
+            let asked = Instant::now();
+            let answer = self.store.reserve(&claim).await;
+            self.metrics.reserve.record(asked.elapsed());
+            let answer = match answer {
                 // It may have been held all the same: dropping the reservation releases it (rule 5).
                 Err(StoreError::Away(_) | StoreError::Nonsense(_)) => return Err(AWAY),
                 answer => answer,
@@ -76,6 +80,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                 let would_refuse = (!fits).then(shortage).flatten();
                 let would_refuse = would_refuse.map(|shortage| shortage.kind.code());
                 meter.would_refuse(would_refuse);
+                self.metrics.admitted(would_refuse);
                 let admitted = Admitted {
                     id,
                     meter,

@@ -198,13 +198,15 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
     ) -> Self {
         let keeper = Arc::new(Keeper::new(store.clone(), ledger.clone(), clock.clone()));
         let applier = Arc::new(Applier::new(store.clone(), ledger.clone(), clock.clone()));
-        let flusher = Arc::new(Flusher::new(
+        let flusher = Flusher::new(
             store.clone(),
             ledger.clone(),
             keeper.clone(),
             applier.clone(),
             clock.clone(),
-        ));
+        );
+        let (flushed, now) = (metrics.clone(), clock.clone());
+        let flusher = Arc::new(flusher.telling(move |entries| flushed.flushed(entries, now.now())));
         let loader = Arc::new(Loader::new(store.clone(), ledger.clone()));
         let deadline = Duration::from_millis(config.store.deadline_ms.unsigned_abs());
         let settings = SettlerSettings {

@@ -70,7 +70,7 @@ impl Server {
     /// Starts it again on the same port, empty.
     pub fn restart(&mut self) {
         assert!(self.running.is_none(), "it runs already");
-        let script = "\"$@\" >server.log 2>&1 </dev/null & pid=$!; echo $pid; cat >/dev/null; kill -9 $pid; wait";
+        let script = "\"$@\" >server.log 2>&1 </dev/null & pid=$!; echo $pid; cat >/dev/null; kill -9 $pid 2>/dev/null; wait";
         let mut shell = Command::new("sh")
             .args(["-c", script, "sh", "redis-server", "--bind", "127.0.0.1"])
             .args(["--port", &self.port.to_string()])
@@ -105,6 +105,11 @@ impl Server {
         command.arg(words);
         let answer = command.query(&mut self.connection());
         answer.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// Its name in a Cluster.
+    fn id(&self) -> String {
+        self.command(&["CLUSTER", "MYID"])
     }
 
     fn try_connect(&self) -> Option<Connection> {
@@ -170,6 +175,58 @@ impl Cluster {
     }
 }
 
+/// A slot on its way.
+pub struct Move<'a> {
+    from: &'a Server,
+    to: &'a Server,
+    slot: String,
+}
+
+impl Cluster {
+    /// Which node keeps a hash tag.
+    pub fn node_of(&self, tag: &str) -> usize {
+        let slot: u16 = self.nodes[0].command(&["CLUSTER", "KEYSLOT", tag]);
+        usize::from((slot / (SLOTS / NODES)).min(NODES - 1))
+    }
+
+    /// Lets the next node take over the slot of a hash tag, up to where its keys move.
+    pub fn begin_to_move(&self, tag: &str) -> Move<'_> {
+        let from = self.node_of(tag);
+        let (from, to) = (
+            &self.nodes[from],
+            &self.nodes[(from + 1) % self.nodes.len()],
+        );
+        let slot: u16 = from.command(&["CLUSTER", "KEYSLOT", tag]);
+        let slot = slot.to_string();
+        let (from_id, to_id) = (from.id(), to.id());
+        to.command::<()>(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]);
+        from.command::<()>(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]);
+        Move { from, to, slot }
+    }
+}
+
+impl Move<'_> {
+    pub fn move_one_key(&self) -> bool {
+        let keys: Vec<String> = self
+            .from
+            .command(&["CLUSTER", "GETKEYSINSLOT", &self.slot, "1"]);
+        let port = self.to.port.to_string();
+        for key in &keys {
+            self.from
+                .command::<()>(&["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]);
+        }
+        !keys.is_empty()
+    }
+
+    pub fn finish(&self) {
+        while self.move_one_key() {}
+        let id = self.to.id();
+        for node in [self.to, self.from] {
+            node.command::<()>(&["CLUSTER", "SETSLOT", &self.slot, "NODE", &id]);
+        }
+    }
+}
+
 /// The Cluster that all tests share.
 pub fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
@@ -227,6 +284,15 @@ pub fn header() -> Header {
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     listener.local_addr().expect("it is bound").port()
+}
+
+/// Asks again until it is so.
+pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {

@@ -45,7 +45,13 @@ impl Sidecar {
     /// Starts one and waits for its ready line.
     #[track_caller]
     pub fn start(config: &Path) -> Self {
-        Self::try_start(config).unwrap_or_else(|failed| {
+        Self::start_with(config, &[])
+    }
+
+    /// The same with these variables in its environment.
+    #[track_caller]
+    pub fn start_with(config: &Path, environment: &[(&str, &str)]) -> Self {
+        Self::try_start(config, environment).unwrap_or_else(|failed| {
             panic!(
                 "the sidecar did not start ({:?}): {}",
                 failed.status, failed.said
@@ -54,8 +60,9 @@ impl Sidecar {
     }
 
     /// The same where it may fail.
-    pub fn try_start(config: &Path) -> Result<Self, NotStarted> {
+    pub fn try_start(config: &Path, environment: &[(&str, &str)]) -> Result<Self, NotStarted> {
         let mut process = Command::new("sh")
+            .envs(environment.iter().copied())
             .args([
                 "-c",
                 DIES_WITH_US,

@@ -12,6 +12,7 @@ use crate::harness::account::{Account, Record, chat, credits};
 use crate::harness::client::{Answer, Client};
 use crate::harness::configuration::Settings;
 use crate::harness::installation::{Installation, installation, sidecar};
+use crate::harness::redis;
 use crate::harness::sidecar::Sidecar;
 
 const CALLS: usize = 4_000;
@@ -30,8 +31,18 @@ struct Tally {
 
 #[tokio::test]
 async fn a_balance_for_500_calls_serves_500_of_4000_through_three_sidecars() {
-    let installation = installation().await;
-    let probe = probe(installation, &chat(16)).await;
+    a_balance_is_kept_to(installation().await).await;
+}
+
+/// It would fail on a key outside of its shard's slot, or on state kept by one node for all.
+#[tokio::test]
+async fn on_a_redis_cluster_a_balance_is_kept_to_as_exactly() {
+    a_balance_is_kept_to(&Installation::new(&redis::cluster().url()).await).await;
+}
+
+async fn a_balance_is_kept_to(installation: &Installation) {
+    let sidecar = installation.sidecar(Settings::default());
+    let probe = probe(installation, &sidecar, &chat(16)).await;
     // The estimate may be a little above the use, so the last call or two may not fit.
     let budget = probe.charged * BUDGET;
     let account = installation.account(&credits(budget));
@@ -57,7 +68,7 @@ async fn a_balance_for_500_calls_serves_500_of_4000_through_three_sidecars() {
 async fn estimates_far_above_the_use_neither_oversell_nor_refuse_for_good() {
     let installation = installation().await;
     let body = chat(400);
-    let probe = probe(installation, &body).await;
+    let probe = probe(installation, sidecar().await, &body).await;
     assert!(probe.reserved > 10 * probe.charged, "{probe:?}");
     let budget = probe.charged * BUDGET;
     let account = installation.account(&credits(budget));
@@ -79,7 +90,7 @@ async fn estimates_far_above_the_use_neither_oversell_nor_refuse_for_good() {
 #[tokio::test]
 async fn a_token_quota_is_kept_to_as_exactly_as_a_balance() {
     let installation = installation().await;
-    let probe = probe(installation, &chat(16)).await;
+    let probe = probe(installation, sidecar().await, &chat(16)).await;
     let tokens = |record: &Record| record.input_tokens + record.output_tokens;
     let limit = tokens(&probe) * BUDGET;
     let quota = format!(r#"{{ resource = "tokens", window = "month", limit = {limit} }}"#);
@@ -109,9 +120,9 @@ async fn a_token_quota_is_kept_to_as_exactly_as_a_balance() {
 }
 
 /// The record of one such call.
-async fn probe(installation: &Installation, body: &Value) -> Record {
+async fn probe(installation: &Installation, sidecar: &Sidecar, body: &Value) -> Record {
     let account = installation.account("1");
-    account.chat(sidecar().await, body).send().await.is(200);
+    account.chat(sidecar, body).send().await.is(200);
     account.until_record().await
 }
 

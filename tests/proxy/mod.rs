@@ -14,4 +14,5 @@ mod refusals;
 mod requests;
 mod shutdown;
 mod streams;
+mod tls;
 mod upstream_failures;

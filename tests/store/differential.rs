@@ -32,6 +32,8 @@ const OUTBOX_BOUND: u64 = 8;
 const SHARD: ShardId = ShardId(0);
 const BEGIN: UnixMs = UnixMs(1_790_000_000_000);
 const ALL: usize = 10_000;
+/// So many sequences are a few seconds.
+const CASES: u32 = 96;
 
 #[test]
 fn memory_answers_as_the_engine_does() {
@@ -57,6 +59,9 @@ fn compare<S: Store, F: Future<Output = S>>(open: impl Fn(Clock) -> F) {
         max_shrink_time: 60_000,
         ..ProptestConfig::default()
     };
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = CASES;
+    }
     if config.rng_seed == RngSeed::Random {
         config.rng_seed = RngSeed::Fixed(rand::random());
     }

@@ -8,5 +8,5 @@ mod following;
 mod limits;
 mod properties;
 mod races;
-mod stage;
+pub mod stage;
 mod steps;

@@ -55,12 +55,20 @@ impl Stage<RedisStore> {
         Self::redis_at(&redis::cluster().url()).await
     }
 
-    async fn redis_at(url: &str) -> Self {
+    pub async fn redis_at(url: &str) -> Self {
+        Self::redis_with(redis::settings(url, SHARDS)).await
+    }
+
+    pub async fn redis_with(settings: RedisSettings) -> Self {
         let settings = RedisSettings {
             outbox_bound: OUTBOX_BOUND,
-            ..redis::settings(url, SHARDS)
+            ..settings
         };
         Self::opened(redis::connected(settings).await, None).await
+    }
+
+    pub fn tag(&self) -> String {
+        self.store.hash_tag(self.shard)
     }
 }
 

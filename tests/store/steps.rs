@@ -106,7 +106,7 @@ pub fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// A load of each account that the store cannot refuse.
 fn loads() -> impl Strategy<Value = Vec<Step>> {
-    let loads = (0..ACCOUNTS).map(|who| load(Just(who).boxed(), Just(0).boxed()).boxed());
+    let loads = (0..ACCOUNTS).map(|who| load(Just(who).boxed(), (0..3_i64).boxed()).boxed());
     loads.collect::<Vec<_>>()
 }
 

@@ -24,29 +24,34 @@ impl Keys {
         })
     }
 
+    /// What a Cluster hashes of every key of a shard.
+    pub fn tag(&self, shard: ShardId) -> String {
+        format!("{}:{shard}", self.prefix)
+    }
+
     /// A hash: the shard's header.
     pub fn header(&self, shard: ShardId) -> String {
-        format!("{{{}:{shard}}}:h", self.prefix)
+        format!("{{{}}}:h", self.tag(shard))
     }
 
     /// A hash: the account's state and snapshot.
     pub fn account(&self, shard: ShardId, account: &AccountId) -> String {
-        format!("{{{}:{shard}}}:a:{account}", self.prefix)
+        format!("{{{}}}:a:{account}", self.tag(shard))
     }
 
     /// A string: the hold, or the mark that it ended.
     pub fn reservation(&self, shard: ShardId, id: ReservationId) -> String {
-        format!("{{{}:{shard}}}:r:{id}", self.prefix)
+        format!("{{{}}}:r:{id}", self.tag(shard))
     }
 
     /// A stream: the outbox.
     pub fn outbox(&self, shard: ShardId) -> String {
-        format!("{{{}:{shard}}}:o", self.prefix)
+        format!("{{{}}}:o", self.tag(shard))
     }
 
     /// A sorted set: the holds by their deadlines.
     pub fn deadlines(&self, shard: ShardId) -> String {
-        format!("{{{}:{shard}}}:d", self.prefix)
+        format!("{{{}}}:d", self.tag(shard))
     }
 }
 

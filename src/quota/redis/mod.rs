@@ -32,7 +32,6 @@ mod verbs;
 pub const DEFAULT_CONNECTIONS: usize = 4;
 /// How long a command may take, unless a setting says otherwise.
 pub const DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_millis(50);
-
 /// Where the store is and how it is used.
 #[derive(Clone)]
 pub struct RedisSettings {
@@ -128,6 +127,11 @@ impl RedisStore {
             link.first_attempt().await;
         }
         Ok(store)
+    }
+
+    /// The hash tag that all keys of a shard carry: it tells an operator which slot of a Cluster they are in.
+    pub fn hash_tag(&self, shard: ShardId) -> String {
+        self.keys.tag(shard)
     }
 
     fn link(&self, shard: ShardId) -> &Link {

@@ -1,0 +1,47 @@
+//! Scripts on a server that forgets them, and on one that is out of memory.
+
+use tollgate::quota::{SettleAnswer, Store, StoreError};
+
+use crate::harness::redis::Server;
+use crate::store::stage::Stage;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_forgot_the_scripts_is_told_them_again() {
+    let server = Server::start();
+    let stage = Stage::redis_at(&server.url()).await.with_lots(&[100]).await;
+    let claim = stage.claim(10);
+    stage.hold(&claim).await;
+
+    server.command::<()>(&["SCRIPT", "FLUSH"]);
+    stage.hold(&stage.claim(20)).await;
+    stage.end(&stage.settled(&claim, 5, &[])).await;
+    assert_eq!(stage.lots().await, [(1, 75, 20)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_out_of_memory_takes_endings_but_no_holds() {
+    let server = Server::start();
+    let stage = Stage::redis_at(&server.url()).await.with_lots(&[100]).await;
+    let claim = stage.claim(10);
+    stage.hold(&claim).await;
+
+    server.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
+    let refused = stage.store.reserve(&stage.claim(1)).await;
+    assert!(
+        matches!(&refused, Err(StoreError::Away(why)) if why.contains("OOM")),
+        "{refused:?}"
+    );
+    let settled = stage.settle(&stage.settled(&claim, 5, &[])).await;
+    assert!(matches!(settled, SettleAnswer::Ended(_)));
+    assert_eq!(stage.lots().await, [(1, 95, 0)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_may_evict_is_seen() {
+    let server = Server::start();
+    let stage = Stage::redis_at(&server.url()).await;
+    let noeviction = async || stage.store.view(stage.shard).await.unwrap().noeviction;
+    assert!(noeviction().await);
+    server.command::<()>(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    assert!(!noeviction().await);
+}
