@@ -36,6 +36,8 @@ pub enum Dependency {
     Ledger,
     /// The task that carries the ledger's changes to the store (rule 20).
     Applier,
+    /// The task that carries the outbox to the ledger (rule 19).
+    Flusher,
 }
 
 /// Whether calls are served, and if not, why; shared by the tasks that notice.

@@ -315,6 +315,7 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         readiness.note(Dependency::Store, health.store.or(health.lost));
         readiness.note(Dependency::Ledger, health.ledger);
         readiness.note(Dependency::Applier, self.applier.away());
+        readiness.note(Dependency::Flusher, self.flusher.away());
         self.metrics
             .endings_waiting(self.settler.open_or_ending() as u64);
     }
