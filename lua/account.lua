@@ -41,12 +41,13 @@ end
 
 local function view_lots(account)
   local order, lots = {}, {}
-  for _, lot in ipairs(account[LOTS]) do
-    if lot[EFFECTIVE] then
-      order[#order + 1] = { lot[ID], lot[EFFECTIVE], lot[EXPIRES] }
+  for lot = FIRST_LOT, lots_end(account) - 1, LOT_SIZE do
+    local id, left, held, effective, expires = unpack(account, lot, lot + LOT_SIZE - 1)
+    if effective then
+      order[#order + 1] = { id, effective, expires }
     end
-    if lot[LEFT] ~= 0 or lot[HELD] ~= 0 then
-      lots[#lots + 1] = { lot[ID], lot[LEFT], lot[HELD] }
+    if left ~= 0 or held ~= 0 then
+      lots[#lots + 1] = { id, left, held }
     end
   end
   return order, lots
@@ -54,18 +55,21 @@ end
 
 local function view_counters(account)
   local counters = {}
-  for key, counter in pairs(account[COUNTERS]) do
-    counters[#counters + 1] = { key, counter[START], counter[USED], counter[COUNTER_HELD] }
+  for counter = lots_end(account), #account, COUNTER_SIZE do
+    counters[#counters + 1] = { unpack(account, counter, counter + COUNTER_SIZE - 1) }
   end
   return counters
 end
 
 local function view_hold(id, hold)
-  local claim, lines = cmsgpack.unpack(hold[HOLD_CLAIM]), {}
-  for i, line in ipairs(claim[CLAIM_LINES]) do
-    lines[i] = { line[LINE_KEY], line[LINE_START], line[LINE_AMOUNT] }
+  local claim, slices, lines = { cmsgpack.unpack(hold[HOLD_CLAIM]) }, {}, {}
+  for slice = FIRST_SLICE, #hold, 2 do
+    slices[#slices + 1] = { hold[slice], hold[slice + 1] }
   end
-  return { id, hold[HOLD_DEADLINE], claim[CLAIM_CHARGE], hold[HOLD_SLICES], lines }
+  for line = FIRST_LINE, #claim, LINE_SIZE do
+    lines[#lines + 1] = { claim[line], claim[line + LINE_START], claim[line + LINE_AMOUNT] }
+  end
+  return { id, hold[HOLD_DEADLINE], claim[CLAIM_CHARGE], slices, lines }
 end
 
 local function view_entries()

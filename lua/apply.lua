@@ -15,24 +15,36 @@
 local header, account_key, outbox = KEYS[1], KEYS[2], KEYS[3]
 local epoch, account_id, seq, change, snapshot_text = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 
--- Lots that left the order are kept while they have a balance, since holds may still give back to them.
-local function reorder(account, order)
-  local known, lots = {}, {}
-  for _, lot in ipairs(account[LOTS]) do
-    known[lot[ID]] = lot
+-- The same account with its lots in a new order. Lots that left it are kept while they have a balance, since holds may
+-- still give back to them.
+local function reordered(account, order)
+  local new, places = { unpack(account, 1, LOTS) }, {}
+  new[LOTS] = 0
+  for lot = FIRST_LOT, lots_end(account) - 1, LOT_SIZE do
+    places[account[lot + ID]] = lot
+  end
+  local function list(id, left, held, effective, expires)
+    for _, field in ipairs({ id, left, held, effective, expires }) do
+      new[#new + 1] = field
+    end
+    new[LOTS] = new[LOTS] + 1
+    places[id] = nil
   end
   for _, ordered in ipairs(order) do
     local id, effective, expires = unpack(ordered)
-    local lot = known[id] or { id, 0, 0 }
-    lots[#lots + 1] = { id, lot[LEFT], lot[HELD], effective, expires }
-    known[id] = nil
+    local lot = places[id]
+    list(id, lot and account[lot + LEFT] or 0, lot and account[lot + HELD] or 0, effective, expires)
   end
-  for _, lot in ipairs(account[LOTS]) do
-    if known[lot[ID]] and (lot[LEFT] ~= 0 or lot[HELD] ~= 0) then
-      lots[#lots + 1] = { lot[ID], lot[LEFT], lot[HELD], false, false }
+  for lot = FIRST_LOT, lots_end(account) - 1, LOT_SIZE do
+    local id, left, held = account[lot + ID], account[lot + LEFT], account[lot + HELD]
+    if places[id] and (left ~= 0 or held ~= 0) then
+      list(id, left, held, false, false)
     end
   end
-  account[LOTS] = lots
+  for place = lots_end(account), #account do
+    new[#new + 1] = account[place]
+  end
+  return new
 end
 
 if is_lost(header, epoch) then
@@ -54,16 +66,19 @@ if snapshot then
   account[VERSION], account[OVERAGE] = unpack(snapshot)
 end
 if order then
-  reorder(account, order)
+  account = reordered(account, order)
 end
 for _, moved in ipairs(moved_lots) do
   local lot = find_lot(account, moved[1])
-  lot[LEFT] = add(lot[LEFT], moved[2])
+  account[lot + LEFT] = add(account[lot + LEFT], moved[2])
 end
 account[DEBT] = add(account[DEBT], moved_debt)
-count_all(account, moved_counters)
+for _, moved in ipairs(moved_counters) do
+  local key, start, by = unpack(moved)
+  move_counter(account, key, start, by, 0)
+end
 local repaid = may_repay and repay(account, now)
-write_account(account_key, account)
+redis.call('HSET', account_key, 'state', pack_account(account))
 if snapshot then
   redis.call('HSET', account_key, 'snapshot', snapshot_text)
 end

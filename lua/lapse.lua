@@ -19,15 +19,17 @@ local reservation_id = ARGV[3]
 
 -- A lapse assumes that the call was forwarded: the floor at least, or what was metered (rule 6).
 local function lapsed_totals(hold)
-  local claim, amounts = cmsgpack.unpack(hold[HOLD_CLAIM]), hold[HOLD_AMOUNTS] or {}
-  local counts = {}
-  for i, line in ipairs(claim[CLAIM_LINES]) do
-    local amount = math.max(line[LINE_FLOOR], amounts[i] or 0)
+  local claim, amounts = { cmsgpack.unpack(hold[HOLD_CLAIM]) }, hold[HOLD_AMOUNTS] or {}
+  local totals = { reservation_id, 'lapsed', math.max(claim[CLAIM_FLOOR], hold[HOLD_METERED]) }
+  for line = FIRST_LINE, #claim, LINE_SIZE do
+    local metered = amounts[(line - FIRST_LINE) / LINE_SIZE + 1] or 0
+    local amount = math.max(claim[line + LINE_FLOOR], metered)
     if amount ~= 0 then
-      counts[#counts + 1] = { line[LINE_KEY], line[LINE_START], amount }
+      local n = #totals
+      totals[n + 1], totals[n + 2], totals[n + 3] = claim[line], claim[line + LINE_START], amount
     end
   end
-  return { reservation_id, 'lapsed', math.max(claim[CLAIM_FLOOR], hold[HOLD_METERED]), counts }
+  return totals
 end
 
 if is_lost(call.header, call.epoch) then
@@ -52,4 +54,4 @@ if is_cold(account, call.epoch) then
 end
 
 local totals = lapsed_totals(hold)
-return { 'lapsed', end_hold(call, account, hold, totals, cmsgpack.pack(totals), hold[HOLD_DETAIL], now) }
+return { 'lapsed', end_hold(call, account, hold, totals, cmsgpack.pack(unpack(totals)), hold[HOLD_DETAIL], now) }

@@ -16,38 +16,41 @@ local header, account_key, outbox = KEYS[1], KEYS[2], KEYS[3]
 local epoch, account_id, image, snapshot = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 -- Of each balance, calls in flight hold a part already; a lot that the ledger no longer lists is kept while they do.
-local function load_lots(known, balances)
-  local held, lots = {}, {}
-  for _, lot in ipairs(known) do
-    held[lot[ID]] = lot[HELD]
+local function load_lots(account, known, balances)
+  local held = {}
+  for lot = FIRST_LOT, lots_end(known) - 1, LOT_SIZE do
+    held[known[lot + ID]] = known[lot + HELD]
+  end
+  local function list(id, left, held_of, effective, expires)
+    for _, field in ipairs({ id, left, held_of, effective, expires }) do
+      account[#account + 1] = field
+    end
+    account[LOTS] = account[LOTS] + 1
+    held[id] = nil
   end
   for _, balance_of in ipairs(balances) do
     local id, left, effective, expires = unpack(balance_of)
     local held_of = held[id] or 0
-    lots[#lots + 1] = { id, subtract(left, held_of), held_of, effective, expires }
-    held[id] = nil
+    list(id, subtract(left, held_of), held_of, effective, expires)
   end
-  for _, lot in ipairs(known) do
-    local held_of = held[lot[ID]]
-    if held_of and held_of ~= 0 then
-      lots[#lots + 1] = { lot[ID], negate(held_of), held_of, false, false }
+  for lot = FIRST_LOT, lots_end(known) - 1, LOT_SIZE do
+    local id = known[lot + ID]
+    if held[id] and held[id] ~= 0 then
+      list(id, subtract(0, held[id]), held[id], false, false)
     end
   end
-  return lots
 end
 
 -- A span later than any the ledger has counted in has used nothing, but its start does not go back, and its holds are
 -- there.
-local function load_counters(known, balances)
-  local counters = {}
-  for key, counter in pairs(known) do
-    counters[key] = { counter[START], 0, counter[COUNTER_HELD] }
+local function load_counters(account, known, balances)
+  for counter = lots_end(known), #known, COUNTER_SIZE do
+    move_counter(account, known[counter], known[counter + START], 0, known[counter + IN_FLIGHT])
   end
   for _, balance_of in ipairs(balances) do
     local key, start, used = unpack(balance_of)
-    move_counter(counters, key, start, used, 0)
+    move_counter(account, key, start, used, 0)
   end
-  return counters
 end
 
 if is_lost(header, epoch) then
@@ -63,13 +66,12 @@ if as_of < tonumber(redis.call('HGET', header, 'applied_seq')) then
   return { 'behind' }
 end
 
-known = known or { [DEBT_HELD] = 0, [LOTS] = {}, [COUNTERS] = {} }
-local account = {
-  tonumber(epoch), version, overage, as_of, debt, known[DEBT_HELD],
-  load_lots(known[LOTS], lots), load_counters(known[COUNTERS], counters),
-}
+known = known or { [DEBT_HELD] = 0, [LOTS] = 0 }
+local account = { tonumber(epoch), version, overage, as_of, debt, known[DEBT_HELD], 0 }
+load_lots(account, known, lots)
+load_counters(account, known, counters)
 local repaid = repay(account, now)
-redis.call('HSET', account_key, 'state', cmsgpack.pack(account), 'snapshot', snapshot)
+redis.call('HSET', account_key, 'state', pack_account(account), 'snapshot', snapshot)
 if repaid then
   write_repaid(header, outbox, account_id, epoch, now, repaid)
 end

@@ -2,7 +2,7 @@
 --
 -- KEYS  header, reservation, deadlines
 -- ARGV  epoch        that the caller has checked
---       metered      packed {charge, amounts}, an amount a line of the hold in their order
+--       metered      packed charge, {amount, …}: one a line of the hold in their order
 --       detail       the record if it lapses from now on
 --       member       of the deadlines: '<reservation>|<account>'
 --       deadline_ms
@@ -34,13 +34,13 @@ if not hold then
   return { 'unknown' }
 end
 
-local charge, amounts = unpack(cmsgpack.unpack(metered))
+local charge, amounts = cmsgpack.unpack(metered)
 if charge >= hold[HOLD_METERED] then
   hold[HOLD_METERED], hold[HOLD_DETAIL] = charge, detail
 end
 note_amounts(hold, amounts)
 local deadline = math.max(hold[HOLD_DEADLINE], math.min(now + deadline_ms, hold[HOLD_LATEST]))
 hold[HOLD_DEADLINE] = deadline
-redis.call('SET', reservation_key, cmsgpack.pack(hold))
+redis.call('SET', reservation_key, cmsgpack.pack(unpack(hold)))
 redis.call('ZADD', deadlines, deadline, member)
 return { 'held', deadline }

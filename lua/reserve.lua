@@ -9,14 +9,14 @@
 --       bound        how long the outbox may be
 -- Answers, first match:
 --   {'lost', epoch found}            the shard must be checked
---   {'held', deadline, fits, seen…}  it is held, now or since before; fits is 1 or 0
+--   {'held', deadline, fits, seen}   it is held, now or since before; fits is 1 or 0
 --   {'ended', outcome, charge}       this id has ended
 --   {'cold'}                         the account must be loaded
 --   {'stale', snapshot}              the caller's version is not this one
 --   {'outbox_full'}
 --   {'window_moved', at}             build the lines for this moment
---   {'short', seen…}                 it does not fit; nothing was taken
--- where seen… is balance, held of the wallet, then used and held of each line.
+--   {'short', seen}                  it does not fit; nothing was taken
+-- where seen is packed: balance, held of the wallet, then used and held of each line.
 
 local header, account_key, reservation_key, outbox, deadlines = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local epoch, packed_claim, detail, member = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -24,85 +24,88 @@ local deadline_ms, max_age_ms, bound = tonumber(ARGV[5]), tonumber(ARGV[6]), ton
 
 -- The moment the lines must be built for, where theirs is another: the clock, or the start of a span that was seen
 -- already. So a clock that steps back moves no window back, and lines built for the answer always pass.
-local function moved_window(counters, lines, now)
-  local at = now
-  for _, line in ipairs(lines) do
-    local counter = counters[line[LINE_KEY]]
-    if counter and counter[START] > at then
-      at = counter[START]
+local function moved_window(account, claim, now)
+  local at, counters = now, {}
+  for line = FIRST_LINE, #claim, LINE_SIZE do
+    local counter = find_counter(account, claim[line])
+    local start = counter and account[counter + START] or 0
+    counters[line] = start
+    if start > at then
+      at = start
     end
   end
-  for _, line in ipairs(lines) do
-    local counter, start = counters[line[LINE_KEY]], line[LINE_START]
-    if start > at or at >= line[LINE_END] or (counter and counter[START] > start) then
+  for line = FIRST_LINE, #claim, LINE_SIZE do
+    local start = claim[line + LINE_START]
+    if start > at or at >= claim[line + LINE_END] or counters[line] > start then
       return at
     end
   end
   return nil
 end
 
--- Appends to the answer what the decision sees, before this claim.
-local function see(answer, account, lines, now)
-  local held = account[DEBT_HELD]
-  for _, lot in ipairs(account[LOTS]) do
-    held = add(held, lot[HELD])
+-- What the decision sees, before this claim: balance, held of the wallet, then used and held of each line.
+local function see(account, claim, now)
+  local balance, held = subtract(subtract(0, account[DEBT]), account[DEBT_HELD]), account[DEBT_HELD]
+  for lot = FIRST_LOT, lots_end(account) - 1, LOT_SIZE do
+    held = add(held, account[lot + HELD])
+    if is_live(account, lot, now) then
+      balance = add(balance, account[lot + LEFT])
+    end
   end
-  local n = #answer
-  answer[n + 1], answer[n + 2] = balance(account, now), held
-  n = n + 2
-  for _, line in ipairs(lines) do
-    local counter = account[COUNTERS][line[LINE_KEY]]
-    if counter and counter[START] == line[LINE_START] then
-      answer[n + 1], answer[n + 2] = counter[USED], counter[COUNTER_HELD]
+  local seen, n = { balance, held }, 2
+  for line = FIRST_LINE, #claim, LINE_SIZE do
+    local counter = find_counter(account, claim[line])
+    if counter and account[counter + START] == claim[line + LINE_START] then
+      seen[n + 1], seen[n + 2] = account[counter + USED], account[counter + IN_FLIGHT]
     else
-      answer[n + 1], answer[n + 2] = 0, 0
+      seen[n + 1], seen[n + 2] = 0, 0
     end
     n = n + 2
   end
-  return answer
+  return seen
 end
 
--- Whether wallet and every line have room. What asks for nothing always fits. `seen` is an answer's tail from `from` on.
-local function has_room(seen, from, claim, overage, cap)
+-- Whether wallet and every line have room. What asks for nothing always fits. `cap` takes the place of the limits.
+local function has_room(seen, claim, overage, cap)
   local charge = claim[CLAIM_CHARGE]
-  if charge ~= 0 and less(add(seen[from], overage), charge) then
+  if charge ~= 0 and less(add(seen[1], overage), charge) then
     return false
   end
-  local at = from + 2
-  for _, line in ipairs(claim[CLAIM_LINES]) do
-    local amount = line[LINE_AMOUNT]
-    if amount ~= 0 and less(cap or line[LINE_LIMIT], add(add(seen[at], seen[at + 1]), amount)) then
+  local n = 3
+  for line = FIRST_LINE, #claim, LINE_SIZE do
+    local amount = claim[line + LINE_AMOUNT]
+    if amount ~= 0 and less(cap or claim[line + LINE_LIMIT], add(add(seen[n], seen[n + 1]), amount)) then
       return false
     end
-    at = at + 2
+    n = n + 2
   end
   return true
 end
 
--- Sets the charge aside; returns the slices of lots and the slice of debt.
-local function hold_credit(account, charge, now)
-  local slices = {}
+-- Sets the charge aside, and appends to the hold from which lots; returns what is held of the debt.
+local function hold_credit(account, hold, charge, now)
+  local n = FIRST_SLICE
   local rest = draw(account, charge, now, function(lot, part)
-    lot[HELD] = add(lot[HELD], part)
-    slices[#slices + 1] = { lot[ID], part }
+    account[lot + HELD] = add(account[lot + HELD], part)
+    hold[n], hold[n + 1] = account[lot + ID], part
+    n = n + 2
   end)
   account[DEBT_HELD] = add(account[DEBT_HELD], rest)
-  return slices, rest
+  return rest
 end
 
 if is_lost(header, epoch) then
   return lost(header)
 end
 local now = clock()
-local claim = cmsgpack.unpack(packed_claim)
-local lines = claim[CLAIM_LINES]
+local claim = { cmsgpack.unpack(packed_claim) }
 local hold, mark = read_reservation(reservation_key, now)
 if mark then
   return ended(mark)
 end
 local account = read_account(account_key)
 if hold then
-  return see({ 'held', hold[HOLD_DEADLINE], hold[HOLD_FITS] }, account, lines, now)
+  return { 'held', hold[HOLD_DEADLINE], hold[HOLD_FITS], cmsgpack.pack(unpack(see(account, claim, now))) }
 end
 if is_cold(account, epoch) then
   return { 'cold' }
@@ -113,25 +116,23 @@ end
 if redis.call('XLEN', outbox) > bound then
   return { 'outbox_full' }
 end
-local at = moved_window(account[COUNTERS], lines, now)
+local at = moved_window(account, claim, now)
 if at then
   return { 'window_moved', at }
 end
-local answer = see({ 'held', now + math.min(deadline_ms, max_age_ms), 1 }, account, lines, now)
-if not has_room(answer, 4, claim, account[OVERAGE]) then
-  if claim[CLAIM_FORCED] == 0 or not has_room(answer, 4, claim, MAX_BALANCE, MAX_BALANCE) then
-    return see({ 'short' }, account, lines, now)
-  end
-  answer[3] = 0
+local seen = see(account, claim, now)
+local fits = has_room(seen, claim, account[OVERAGE])
+if not fits and (claim[CLAIM_FORCED] == 0 or not has_room(seen, claim, MAX_BALANCE, MAX_BALANCE)) then
+  return { 'short', cmsgpack.pack(unpack(seen)) }
 end
 
-local deadline = answer[2]
-local slices, debt = hold_credit(account, claim[CLAIM_CHARGE], now)
-for _, line in ipairs(lines) do
-  move_counter(account[COUNTERS], line[LINE_KEY], line[LINE_START], 0, line[LINE_AMOUNT])
+local deadline = now + math.min(deadline_ms, max_age_ms)
+hold = { 'held', deadline, now + max_age_ms, fits and 1 or 0, 0, 0, false, packed_claim, detail }
+hold[HOLD_DEBT] = hold_credit(account, hold, claim[CLAIM_CHARGE], now)
+for line = FIRST_LINE, #claim, LINE_SIZE do
+  move_counter(account, claim[line], claim[line + LINE_START], 0, claim[line + LINE_AMOUNT])
 end
-hold = { 'held', deadline, now + max_age_ms, answer[3], slices, debt, 0, false, packed_claim, detail }
-redis.call('HSET', account_key, 'state', cmsgpack.pack(account))
-redis.call('SET', reservation_key, cmsgpack.pack(hold))
+redis.call('HSET', account_key, 'state', pack_account(account))
+redis.call('SET', reservation_key, cmsgpack.pack(unpack(hold)))
 redis.call('ZADD', deadlines, deadline, member)
-return answer
+return { 'held', deadline, hold[HOLD_FITS], cmsgpack.pack(unpack(seen)) }

@@ -18,68 +18,78 @@ local call = {
 }
 local packed_totals, detail = ARGV[3], ARGV[4]
 
--- Gives back a part of what a lapse charged: debt first, then the lots, the last drawn first.
-local function give_back(account, lapse, amount)
-  local rest = amount
-  local part = math.min(rest, lapse[LAPSE_DEBT])
-  local moved = { lots = {}, debt = 0 - part }
-  account[DEBT] = subtract(account[DEBT], part)
-  rest = rest - part
-  for i = #lapse[LAPSE_LOTS], 1, -1 do
-    local id, charged = lapse[LAPSE_LOTS][i][1], 0 - lapse[LAPSE_LOTS][i][2]
-    part = math.min(rest, charged)
-    if part == 0 then
-      break
-    end
-    local lot = find_lot(account, id)
-    lot[LEFT] = add(lot[LEFT], part)
-    moved.lots[#moved.lots + 1] = { id, part }
-    rest = rest - part
-  end
-  return moved
-end
-
--- What moves where one list of counts takes the place of another: no zeros.
-local function differences(before, after)
-  local moved = {}
-  local function move(count, by)
-    if by ~= 0 then
-      moved[#moved + 1] = { count[COUNT_KEY], count[COUNT_START], by }
-    end
-  end
-  for _, count in ipairs(after) do
-    move(count, count[COUNT_AMOUNT] - amount_of(before, count[COUNT_KEY], count[COUNT_START], COUNT_AMOUNT))
-  end
-  for _, count in ipairs(before) do
-    -- No count is zero, so zero says that it is not in the list.
-    if amount_of(after, count[COUNT_KEY], count[COUNT_START], COUNT_AMOUNT) == 0 then
-      move(count, 0 - count[COUNT_AMOUNT])
-    end
-  end
-  return moved
-end
-
--- A settle after a lapse moves the difference; its entry carries the total (rule 6).
+-- A settle after a lapse moves the difference; its entry carries the total (rule 6). Rare: what it needs is made inside.
 local function correct(account, mark, totals, now)
-  local lapse, more = mark[MARK_LAPSE], totals[TOTALS_CHARGE] - mark[MARK_CHARGE]
-  local moved = { lots = {}, debt = 0 }
-  if more >= 0 then
-    charge_wallet(account, moved, more, now)
-  else
-    moved = give_back(account, lapse, 0 - more)
+  local reserved, claim, lapse_debt, lapse_lots, lapse_counts = unpack(mark[MARK_LAPSE])
+  claim = { cmsgpack.unpack(claim) }
+
+  -- Gives back a part of what the lapse charged: debt first, then the lots, the last drawn first.
+  local function give_back(amount)
+    local part = math.min(amount, lapse_debt)
+    local lots, rest = {}, amount - part
+    account[DEBT] = subtract(account[DEBT], part)
+    for i = #lapse_lots - 1, 1, -2 do
+      local id, of_lot = lapse_lots[i], math.min(rest, 0 - lapse_lots[i + 1])
+      if of_lot ~= 0 then
+        local lot = find_lot(account, id)
+        account[lot + LEFT] = add(account[lot + LEFT], of_lot)
+        lots[#lots + 1], lots[#lots + 2] = id, of_lot
+        rest = rest - of_lot
+      end
+    end
+    return lots, 0 - part
   end
-  local counts = differences(lapse[LAPSE_COUNTS], totals[TOTALS_COUNTS])
-  count_all(account, counts)
-  local overrun = overruns(totals, lapse[LAPSE_RESERVED], lapse[LAPSE_LINES])
-  return { tonumber(call.epoch), now, overrun, lapse[LAPSE_RESERVED], moved.lots, moved.debt, counts }
+
+  -- What a list says of a counter; zero where it says nothing.
+  local function amount_of(list, first, size, amount_at, key, start)
+    for i = first, #list, size do
+      if list[i] == key and list[i + 1] == start then
+        return list[i + amount_at]
+      end
+    end
+    return 0
+  end
+
+  local counts, overrun = {}, totals[TOTALS_CHARGE] > reserved
+  local function count(key, start, by)
+    if by ~= 0 then
+      counts[#counts + 1], counts[#counts + 2], counts[#counts + 3] = key, start, by
+      move_counter(account, key, start, by, 0)
+    end
+  end
+  -- The new counts take the place of the lapse's; none is zero, so zero says that it is not in the list.
+  local function recount()
+    for i = FIRST_COUNT, #totals, COUNT_SIZE do
+      local key, start, amount = totals[i], totals[i + COUNT_START], totals[i + COUNT_AMOUNT]
+      count(key, start, amount - amount_of(lapse_counts, 1, COUNT_SIZE, COUNT_AMOUNT, key, start))
+      overrun = overrun or amount > amount_of(claim, FIRST_LINE, LINE_SIZE, LINE_AMOUNT, key, start)
+    end
+    for i = 1, #lapse_counts, COUNT_SIZE do
+      local key, start = lapse_counts[i], lapse_counts[i + COUNT_START]
+      if counted(totals, key, start) == 0 then
+        count(key, start, 0 - lapse_counts[i + COUNT_AMOUNT])
+      end
+    end
+  end
+
+  local more, lots, debt = totals[TOTALS_CHARGE] - mark[MARK_CHARGE], {}, 0
+  if more >= 0 then
+    debt = charge_wallet(account, lots, more, now)
+  else
+    lots, debt = give_back(0 - more)
+  end
+  recount()
+  return cmsgpack.pack(tonumber(call.epoch), now, overrun, reserved, debt, lots, counts)
 end
 
 -- An id that is not known is charged at once; the ledger decides whether that was right (rules 7 and 24).
 local function charge_unknown(account, totals, now)
-  local moved = { lots = {}, debt = 0 }
-  charge_wallet(account, moved, totals[TOTALS_CHARGE], now)
-  count_all(account, totals[TOTALS_COUNTS])
-  return { tonumber(call.epoch), now, false, 0, moved.lots, moved.debt, totals[TOTALS_COUNTS] }
+  local lots = {}
+  local debt = charge_wallet(account, lots, totals[TOTALS_CHARGE], now)
+  for count = FIRST_COUNT, #totals, COUNT_SIZE do
+    move_counter(account, totals[count], totals[count + COUNT_START], totals[count + COUNT_AMOUNT], 0)
+  end
+  return cmsgpack.pack(tonumber(call.epoch), now, false, 0, debt, lots, nil)
 end
 
 if is_lost(call.header, call.epoch) then
@@ -95,13 +105,13 @@ if is_cold(account, call.epoch) then
   return { 'cold' }
 end
 
-local totals = cmsgpack.unpack(packed_totals)
+local totals = { cmsgpack.unpack(packed_totals) }
 if hold then
   return { 'settled', end_hold(call, account, hold, totals, packed_totals, detail, now) }
 end
 local entry = mark and correct(account, mark, totals, now) or charge_unknown(account, totals, now)
-write_account(call.account, account)
+redis.call('HSET', call.account, 'state', pack_account(account))
 mark_ended(call.reservation, totals, now)
 local seq = next_seq(call.header)
-write_entry(call.outbox, seq, call.account_id, entry, packed_totals, detail)
+write_ending(call.outbox, seq, call.account_id, entry, packed_totals, detail)
 return { 'settled', seq }

@@ -47,19 +47,15 @@ local function add(a, b)
   return add_limbs(a, b)
 end
 
-local function negate(a)
-  if a == a + 0 then
-    return 0 - a
-  end
-  return string.byte(a) == 45 and string.sub(a, 2) or '-' .. a
-end
-
 local function subtract(a, b)
   local difference = a - b
   if difference < EXACT and difference > -EXACT and a == a + 0 and b == b + 0 then
     return difference
   end
-  return add_limbs(a, negate(b))
+  if b == b + 0 then
+    return add_limbs(a, 0 - b)
+  end
+  return add_limbs(a, string.byte(b) == 45 and string.sub(b, 2) or '-' .. b)
 end
 
 local function less(a, b)
@@ -71,8 +67,4 @@ local function less(a, b)
     return difference < 0
   end
   return string.byte(difference) == 45
-end
-
-local function min(a, b)
-  return less(b, a) and b or a
 end

@@ -57,13 +57,19 @@ async fn keep_partitions(ledger: Arc<PostgresLedger>) {
     }
 }
 
-/// SIGTERM, as an orchestrator sends it, or Ctrl-C.
+/// SIGTERM, as an orchestrator sends it, or Ctrl-C. SIGHUP does not end it: some day it will reload routes.
 pub(super) fn told_to_stop() -> Result<impl Future<Output = ()>, Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Process)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(Failure::Process)?;
     Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = tokio::signal::ctrl_c() => return,
+                _ = hang_up.recv() => {
+                    tracing::warn!("reloading is not built yet: restart to change the configuration");
+                }
+            }
         }
     })
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use http::{HeaderMap, Request, Response, response};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Request, Response, response};
 use hyper::body::Incoming;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -60,6 +60,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         reservation: Reservation,
     ) -> Result<Response<ProxyBody>, Refusal> {
         let metered = call.answer != AnswerKind::Opaque;
+        let streamed = matches!(call.answer, AnswerKind::OpenAi { streamed: true, .. });
         let Forwardable { head, path, body } = call.request;
         let request = route.upstream.request(head, &path, body, metered)?;
         let exchange = Exchange {
@@ -68,6 +69,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
             kind: call.answer,
         };
         let sent = Instant::now();
+        let (answer, fetched) = oneshot::channel();
         if let AnswerKind::OpenAi {
             streamed: true,
             hide_usage_event,
@@ -75,14 +77,20 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         {
             let response = exchange.send(request).await?;
             self.metrics.upstream.record(sent.elapsed());
-            let meter = StreamMeter::new(admitted.meter.clone(), reservation, hide_usage_event);
-            return Ok(self.streamed(&exchange, response, meter, &admitted));
+            if response.status().is_success() && !is_json(response.headers()) {
+                let meter = StreamMeter::new(admitted.meter.clone(), reservation, hide_usage_event);
+                return Ok(self.streamed(&exchange, response, meter, &admitted));
+            }
+            // A refusal, or an upstream that does not stream: a whole answer either way.
+            tokio::spawn(exchange.receive(response, reservation, answer));
+        } else {
+            tokio::spawn(exchange.fetch(request, reservation, answer));
         }
-        let (answer, fetched) = oneshot::channel();
-        tokio::spawn(exchange.fetch(request, reservation, answer));
         // The task always answers; if it was ended, so is this process.
         let fetched = fetched.await.map_err(|_| Refusal::UpstreamUnreachable)??;
-        self.metrics.upstream.record(sent.elapsed());
+        if !streamed {
+            self.metrics.upstream.record(sent.elapsed());
+        }
         Ok(self.fetched(fetched, &admitted))
     }
 
@@ -95,10 +103,6 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         admitted: &Admitted,
     ) -> Response<ProxyBody> {
         let idle = exchange.route.upstream.idle_timeout();
-        if !response.status().is_success() {
-            exchange.meter.not_served();
-            return passed_through(response, idle);
-        }
         let (mut head, body) = response.into_parts();
         drop_hop_by_hop(&mut head.headers);
         head.headers.remove(CONTENT_LENGTH);
@@ -155,15 +159,23 @@ impl Exchange {
         reservation: Reservation,
         answer: oneshot::Sender<Result<Fetched, Refusal>>,
     ) {
-        let response = match self.send(request).await {
-            Ok(response) => response,
+        match self.send(request).await {
+            Ok(response) => self.receive(response, reservation, answer).await,
             Err(refusal) => {
                 // Before the answer, so that whoever sees the refusal finds nothing held.
                 drop(reservation);
                 let _ = answer.send(Err(refusal));
-                return;
             }
-        };
+        }
+    }
+
+    /// The same once the answer has begun.
+    async fn receive(
+        self,
+        response: Response<Incoming>,
+        reservation: Reservation,
+        answer: oneshot::Sender<Result<Fetched, Refusal>>,
+    ) {
         let idle = self.route.upstream.idle_timeout();
         if !response.status().is_success() {
             self.meter.not_served();
@@ -201,7 +213,8 @@ impl Exchange {
                     whole.extend_from_slice(&piece);
                 }
                 Some(Err(error)) => {
-                    reading.finish(None);
+                    // What went by is what is charged (rule 8).
+                    reading.finish(Some(&whole));
                     let (pieces, receiver) = mpsc::channel(2);
                     let _ = answer.send(Ok(Fetched::Pieces(head, receiver)));
                     let _ = pieces.send(Ok(whole.freeze())).await;
@@ -260,6 +273,13 @@ async fn pump(
         }
     }
     reading.finish(None);
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let said = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let json = b"application/json";
+    said.and_then(|said| said.get(..json.len()))
+        .is_some_and(|said| said.eq_ignore_ascii_case(json))
 }
 
 fn passed_through(response: Response<Incoming>, idle: Duration) -> Response<ProxyBody> {

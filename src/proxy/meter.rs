@@ -59,6 +59,8 @@ struct Watched {
     stage: Stage,
     /// The BPE count of the output that went by.
     output_tokens: i64,
+    /// Nothing of the answer can be read, so the output is not a count but all that was held.
+    unreadable: bool,
     /// What the provider reported.
     reported: Option<Reported>,
     /// The model that answered.
@@ -92,6 +94,7 @@ impl Meter {
         let watched = Mutex::new(Watched {
             stage: Stage::NotServed,
             output_tokens: 0,
+            unreadable: false,
             reported: None,
             model: None,
             unmetered: None,
@@ -115,10 +118,12 @@ impl Meter {
         self.watched.lock().stage = Stage::NotServed;
     }
 
-    /// Output went by.
+    /// Output went by. Where nothing can be read all that was held counts already.
     pub fn saw_output(&self, tokens: i64) {
         let mut watched = self.watched.lock();
-        watched.output_tokens = watched.output_tokens.saturating_add(tokens);
+        if !watched.unreadable {
+            watched.output_tokens = watched.output_tokens.saturating_add(tokens);
+        }
     }
 
     /// The answer names its model.
@@ -151,6 +156,7 @@ impl Meter {
         let output_tokens = self.most_output();
         let mut watched = self.watched.lock();
         watched.unmetered.get_or_insert(why);
+        watched.unreadable = true;
         watched.output_tokens = output_tokens;
     }
 

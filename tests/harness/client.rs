@@ -243,6 +243,11 @@ pub struct Wire(TcpStream);
 impl Wire {
     /// Connects to the host of a URL.
     pub async fn connect(url: &str) -> Self {
+        Self::try_connect(url).await.expect("somebody listens")
+    }
+
+    /// The same where somebody may be dead.
+    pub async fn try_connect(url: &str) -> Option<Self> {
         let uri: http::Uri = url.parse().expect("a URL");
         let address: SocketAddr = uri
             .authority()
@@ -250,16 +255,28 @@ impl Wire {
             .as_str()
             .parse()
             .expect("an address");
-        let stream = TcpStream::connect(address).await.expect("somebody listens");
+        let stream = TcpStream::connect(address).await.ok()?;
         stream.set_nodelay(true).expect("a connected socket");
-        Self(stream)
+        Some(Self(stream))
     }
 
     pub async fn write(&mut self, bytes: &[u8]) {
-        self.0
-            .write_all(bytes)
-            .await
-            .expect("a connection that takes bytes");
+        let written = self.try_write(bytes).await;
+        written.expect("a connection that takes bytes");
+    }
+
+    /// The same where the other side may be dead.
+    pub async fn try_write(&mut self, bytes: &[u8]) -> Option<()> {
+        self.0.write_all(bytes).await.ok()
+    }
+
+    /// Reads so many bytes at the most, or until the other side closes the connection, cleanly or not.
+    pub async fn read_at_most(&mut self, bytes: u64) -> Vec<u8> {
+        let mut came = Vec::new();
+        let mut some = (&mut self.0).take(bytes);
+        let read = tokio::time::timeout(STUCK, some.read_to_end(&mut came)).await;
+        let _ = read.expect("the connection ends");
+        came
     }
 
     /// Reads until what came contains `needle`, and returns all that came.
@@ -280,10 +297,7 @@ impl Wire {
 
     /// Reads until the other side closes the connection, cleanly or not.
     pub async fn read_to_end(&mut self) -> Vec<u8> {
-        let mut came = Vec::new();
-        let read = tokio::time::timeout(STUCK, self.0.read_to_end(&mut came)).await;
-        let _ = read.expect("the connection ends");
-        came
+        self.read_at_most(u64::MAX).await
     }
 
     /// Closes the connection so that the other side reads an end.

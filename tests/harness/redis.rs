@@ -94,6 +94,14 @@ impl Server {
         });
     }
 
+    /// Everything that an append-only server was ever told, as text.
+    pub fn dump(&self) -> String {
+        let files = std::fs::read_dir(self.directory.path().join("appendonlydir"));
+        let files = files.expect("the server appends to files").flatten();
+        let bytes = files.flat_map(|file| std::fs::read(file.path()).expect("a file"));
+        String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).into_owned()
+    }
+
     /// A connection past the store, to look behind it.
     pub fn connection(&self) -> Connection {
         self.try_connect().expect("the server runs")

@@ -1,5 +1,7 @@
 //! Changes an operator makes: each is exact at the next call on every sidecar, without a restart (rule 13).
 
+use time::format_description::well_known::Rfc3339;
+
 use crate::harness::account::{chat, credits};
 use crate::harness::configuration::Settings;
 use crate::harness::installation::{
@@ -129,4 +131,77 @@ async fn a_key_made_now_works_now_even_if_it_was_tried_before() {
         .await
         .is(200);
     account.until_records(2).await;
+}
+
+#[tokio::test]
+async fn another_plan_counts_at_the_next_call_and_takes_the_count_along() {
+    let installation = installation().await;
+    let sidecar = sidecar().await;
+    let quota =
+        |limit: i64| format!(r#"{{ resource = "requests", window = "month", limit = {limit} }}"#);
+    let (small, large) = (installation.plan(&quota(1)), installation.plan(&quota(2)));
+    let account = installation.account_on(&small, "1");
+    let script = served();
+    let call = || account.scripted_chat(sidecar, &script, &chat(5));
+    call().send().await.is(200);
+    account.until_records(1).await;
+    call().send().await.refused(429, "rate_limit_exceeded");
+    installation.run(&["account", "set", &account.id, "--plan", &large]);
+    call().send().await.is(200);
+    account.until_records(2).await;
+    call().send().await.refused(429, "rate_limit_exceeded");
+    installation.run(&["account", "set", &account.id, "--no-plan"]);
+    call().send().await.is(200);
+    account.until_records(3).await;
+    installation.verify();
+}
+
+#[tokio::test]
+async fn an_overage_lets_the_wallet_go_below_zero_so_far_and_no_further() {
+    let installation = installation().await;
+    let sidecar = sidecar().await;
+    let account = installation.account("0");
+    let script = served();
+    let call = || account.scripted_chat(sidecar, &script, &chat(5));
+    call().send().await.refused(402, "insufficient_quota");
+    installation.run(&["account", "set", &account.id, "--overage", "0.00003"]);
+    let answer = call().send().await.is(200);
+    assert_eq!(
+        answer.header("x-tollgate-balance"),
+        Some(credits(-CHARGE).as_str())
+    );
+    account.until_records(1).await;
+    let refused = call().send().await;
+    assert_eq!(refused.status, 402, "{}", refused.text());
+    let violation = &refused.explanation()["violations"][0];
+    assert_eq!(violation["limit"].as_i64(), Some(30_000 - CHARGE));
+    assert_eq!(account.available(), -CHARGE);
+    installation.verify();
+}
+
+#[tokio::test]
+async fn an_expired_grant_is_drawn_on_no_longer() {
+    let installation = installation().await;
+    let sidecar = sidecar().await;
+    let account = installation.account("0");
+    let expires = time::OffsetDateTime::now_utc() + time::Duration::seconds(3);
+    let expires = expires
+        .replace_millisecond(0)
+        .expect("a second has a beginning");
+    let expires = expires.format(&Rfc3339).expect("RFC 3339");
+    installation.run(&["grant", &account.id, "1", "--expires", &expires]);
+    account.grant("0.00004");
+    let script = served();
+    let call = || account.scripted_chat(sidecar, &script, &chat(5));
+    // The one that expires first is drawn first.
+    call().send().await.is(200);
+    account.until_records(1).await;
+    until("the grant expires", async || {
+        (account.available() == 40_000).then_some(())
+    })
+    .await;
+    call().send().await.is(200);
+    account.until_records(2).await;
+    assert_eq!(account.available(), 40_000 - CHARGE);
+    installation.verify();
 }

@@ -84,6 +84,37 @@ async fn inside_an_event_only_the_whole_ones_are_charged() {
 }
 
 #[tokio::test]
+async fn inside_a_chunk_of_http_only_the_whole_events_are_charged() {
+    let account = installation().await.account("1");
+    let event = delta(MODEL, WORDS[1]);
+    // A chunk that promises more bytes than come.
+    let promised = format!("{:x}\r\n{}", event.len() + 100, &event[..event.len() - 1]);
+    let script = script([
+        events_head(),
+        chunk(delta(MODEL, WORDS[0])),
+        send(promised),
+        Act::Wait(Gate::new()),
+    ]);
+    hang_up_after(&account, &script, WORDS[0], true).await;
+    ended_once(&account, 1).await;
+}
+
+#[tokio::test]
+async fn when_the_upstream_then_refuses_nothing_is_charged() {
+    let account = installation().await.account("1");
+    let gate = Gate::new();
+    let script = script([Act::Wait(gate.clone()), json_answer(500, &json!({}))]);
+    let call = account.scripted_chat(sidecar().await, &script, &chat(50));
+    let wire = call.wire().await;
+    script.until_arrived(1).await;
+    wire.hang_up();
+    gate.open();
+    let record = account.until_record().await;
+    assert_eq!((record.outcome.as_str(), record.charged), ("released", 0));
+    account.until_nothing_held().await;
+}
+
+#[tokio::test]
 async fn after_the_usage_was_said_it_is_charged() {
     let account = installation().await.account("1");
     let script = script([

@@ -7,6 +7,7 @@ use crate::harness::client::{get, post};
 use crate::harness::configuration::Settings;
 use crate::harness::installation::{CREDENTIAL, MODEL, installation, sidecar};
 use crate::harness::upstream::{SCRIPT, Script, completion, json_answer, script};
+use crate::harness::wait::until;
 
 const CHAT: &str = "/scripted/v1/chat/completions";
 
@@ -204,4 +205,42 @@ async fn a_suspended_account_is_refused_at_the_next_call_on_every_sidecar() {
     }
     assert_eq!(script.arrived().len(), 4);
     installation.verify();
+}
+
+#[tokio::test]
+async fn nobody_pays_but_the_keys_own_account() {
+    let installation = installation().await;
+    let (payer, other) = (installation.account("1"), installation.account("1"));
+    let script = served();
+    let mut body = chat(5);
+    body["user"] = Value::from(other.id.as_str());
+    let call = payer.scripted_chat(sidecar().await, &script, &body);
+    let call = call
+        .header("x-tollgate-account", &other.id)
+        .header("openai-organization", &other.id);
+    call.header("x-tollgate-user", &other.id)
+        .send()
+        .await
+        .is(200);
+    payer.until_record().await;
+    assert!(other.records().await.is_empty());
+    assert_eq!(other.available(), 1_000_000_000);
+    assert_eq!(
+        script.arrived()[0].header("openai-organization"),
+        Some(other.id.as_str())
+    );
+}
+
+#[tokio::test]
+async fn a_revoked_key_soon_opens_no_free_path_either() {
+    let installation = installation().await;
+    let account = installation.account("1");
+    let call = account.get(sidecar().await, "/openai/v1/models");
+    call.clone().send().await.is(200);
+    installation.run(&["key", "revoke", &account.key_id]);
+    until("the key is refused", async || {
+        let answer = call.clone().send().await;
+        (answer.status != 200).then(|| answer.refused(401, "invalid_api_key"))
+    })
+    .await;
 }

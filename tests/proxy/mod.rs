@@ -1,12 +1,17 @@
 //! What callers of the proxy see, through the real binary.
 
 mod answers;
+mod blind;
 mod budget;
 mod changes;
+mod chaos;
 mod crash;
+mod doors;
 mod flat;
 mod hang_up;
+mod hostile;
 mod identify;
+mod ledger_away;
 mod modes;
 mod outage;
 mod paths;

@@ -9,7 +9,8 @@ use crate::harness::account::{Account, chat, streamed_chat};
 use crate::harness::client::Client;
 use crate::harness::configuration::Settings;
 use crate::harness::installation::{INPUT_NANOS, Installation, MODEL, OUTPUT_NANOS};
-use crate::harness::redis::Server;
+use crate::harness::redis::{self, Server};
+use crate::harness::relay::Relay;
 use crate::harness::sidecar::Sidecar;
 use crate::harness::upstream::{
     Act, DONE, Gate, SCRIPT, Script, chunk, completion, delta, events_head, json_answer,
@@ -148,6 +149,40 @@ async fn a_store_that_lost_its_state_is_refused_and_not_ready() {
         "an audit must not call this well"
     );
     assert_eq!(account.records().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_says_nothing_is_away_within_its_bound_and_keeps_no_hold() {
+    let installation = Installation::new(&redis::server().url()).await;
+    let (relay, url) = Relay::to(&installation.store_url).await;
+    let sidecar = installation.sidecar(Settings {
+        store_url: Some(url),
+        response_timeout_ms: 500,
+        ..Settings::default()
+    });
+    let account = installation.account("1");
+    account
+        .scripted_chat(&sidecar, &served(), &chat(5))
+        .send()
+        .await
+        .is(200);
+    account.until_records(1).await;
+    relay.silence();
+    refused_as_configured(&account, &sidecar).await;
+    sidecar.until_ready_is(503).await;
+    relay.mend();
+    until_served(&account, &sidecar).await;
+    sidecar.until_ready_is(200).await;
+    // What the store heard and could not answer may have been held; it was released all the same (rule 5).
+    account.until_nothing_held().await;
+    let charged: i64 = account
+        .records()
+        .await
+        .iter()
+        .map(|record| record.charged)
+        .sum();
+    assert_eq!(account.available(), 1_000_000_000 - charged);
+    installation.verify();
 }
 
 #[tokio::test]

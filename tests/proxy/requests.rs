@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use crate::harness::account::{Account, chat};
 use crate::harness::client::{Call, get};
-use crate::harness::installation::{EMBEDDING_MODEL, INPUT_NANOS, MODEL, installation, sidecar};
+use crate::harness::installation::{
+    DEAR_MODEL, EMBEDDING_MODEL, INPUT_NANOS, MODEL, installation, sidecar,
+};
 use crate::harness::upstream::{SCRIPT, Script, completion, json_answer, script};
 
 const CHAT: &str = "/scripted/v1/chat/completions";
@@ -115,6 +117,68 @@ async fn a_body_too_large_is_413_whether_its_length_is_said_or_not() {
 }
 
 #[tokio::test]
+async fn a_body_too_large_for_a_route_that_only_passes_it_on_is_413_and_free() {
+    let account = installation().await.account("1");
+    let script = served();
+    let large = "x".repeat(2000);
+    let call = account
+        .get(sidecar().await, "/flat/small/x")
+        .header(SCRIPT, &script.id);
+    let refused = call
+        .body(large.clone())
+        .send()
+        .await
+        .refused(413, "request_too_large");
+    assert_eq!(
+        refused.header("content-type"),
+        Some("application/problem+json")
+    );
+    assert_eq!(refused.json()["status"], 413);
+    let head = format!(
+        "POST /flat/small/x HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n{SCRIPT}: {}\r\n\
+         transfer-encoding: chunked\r\n\r\n7d0\r\n{large}\r\n0\r\n\r\n",
+        account.key, script.id
+    );
+    let mut wire = crate::harness::client::Wire::connect(&sidecar().await.proxy).await;
+    wire.write(head.as_bytes()).await;
+    let came = wire.read_until(b"\r\n\r\n").await;
+    let said = String::from_utf8_lossy(&came);
+    assert!(said.starts_with("HTTP/1.1 413 "), "{said}");
+    account.until_nothing_held().await;
+    assert_eq!(account.available(), 1_000_000_000);
+}
+
+#[tokio::test]
+async fn headers_that_mean_nothing_to_the_proxy_go_upstream() {
+    let account = installation().await.account("1");
+    let script = served();
+    let theirs = [
+        ("idempotency-key", "once"),
+        ("openai-beta", "x=1"),
+        ("user-agent", "test/1"),
+        ("x-twice", "a"),
+    ];
+    let mut call = account.scripted_chat(sidecar().await, &script, &chat(5));
+    for (name, value) in theirs {
+        call = call.header(name, value);
+    }
+    call.header("x-twice", "b").send().await.is(200);
+    let arrived = &script.arrived()[0];
+    for (name, value) in theirs {
+        assert_eq!(arrived.header(name), Some(value));
+    }
+    let twice = arrived
+        .headers
+        .iter()
+        .filter(|(name, _)| name == "x-twice")
+        .count();
+    assert_eq!(twice, 2);
+    let host = crate::harness::upstream::scripted().strip_prefix("http://");
+    assert_eq!(arrived.header("host"), host, "the upstream's own name");
+    account.until_record().await;
+}
+
+#[tokio::test]
 async fn no_such_route_is_404_unknown_route() {
     let account = installation().await.account("1");
     for path in ["/", "/nowhere", "/openaix/v1/chat/completions", "/scripte"] {
@@ -172,7 +236,7 @@ async fn a_route_may_let_a_model_without_a_price_pass_free_but_recorded() {
 async fn the_charge_follows_the_model_that_answered_if_it_is_priced() {
     let installation = installation().await;
     let account = installation.account("1");
-    for (answered, factor) in [("house-chat-dear", 10), ("nobody-knows-this-model", 1)] {
+    for (answered, factor) in [(DEAR_MODEL, 10), ("nobody-knows-this-model", 1)] {
         let script = script([json_answer(200, &completion(answered, 9, 3))]);
         let call = account.scripted_chat(sidecar().await, &script, &chat(5));
         let answer = call.send().await.is(200);

@@ -20,7 +20,7 @@ local answers = {}
 for i = 1, #ARGV, 2 do
   local a, b = parse(ARGV[i]), parse(ARGV[i + 1])
   answers[#answers + 1] = {
-    write(add(a, b)), write(subtract(a, b)), write(negate(a)), write(min(a, b)), tostring(less(a, b)),
+    write(add(a, b)), write(subtract(a, b)), write(subtract(0, a)), tostring(less(a, b)),
   }
 end
 return answers
@@ -83,9 +83,8 @@ fn compare(pairs: &[(i64, i64)]) {
             (wide_a + wide_b).to_string(),
             (wide_a - wide_b).to_string(),
             (-wide_a).to_string(),
-            wide_a.min(wide_b).to_string(),
             (a < b).to_string(),
         ];
-        assert_eq!(answer, right, "a + b, a - b, -a, min, a < b of {a} and {b}");
+        assert_eq!(answer, right, "a + b, a - b, -a, a < b of {a} and {b}");
     }
 }

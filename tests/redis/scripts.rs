@@ -1,9 +1,11 @@
 //! Scripts on a server that forgets them, and on one that is out of memory.
 
-use tollgate::quota::{SettleAnswer, Store, StoreError};
+use tollgate::quota::{
+    MAX_DETAIL_BYTES, MAX_LINES, MAX_LOTS, Reserve, SettleAnswer, Store, StoreError,
+};
 
 use crate::harness::redis::Server;
-use crate::store::stage::Stage;
+use crate::store::stage::{Stage, line};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_forgot_the_scripts_is_told_them_again() {
@@ -44,4 +46,25 @@ async fn a_server_that_may_evict_is_seen() {
     assert!(noeviction().await);
     server.command::<()>(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     assert!(!noeviction().await);
+}
+
+/// A script's lists go over Lua's stack, which is bounded: the largest account there may be fits.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_account_fits_into_a_script() {
+    let stage = Stage::redis().await.with_lots(&[1; MAX_LOTS]).await;
+    let resources = (0..MAX_LINES).map(|n| format!("resource_{n}"));
+    let claim = Reserve {
+        lines: resources.map(|name| line(&name, 1, 1)).collect(),
+        detail: "x".repeat(MAX_DETAIL_BYTES).into(),
+        ..stage.claim(i64::try_from(MAX_LOTS).unwrap())
+    };
+    stage.hold(&claim).await;
+    assert_eq!(stage.account().await.holds[0].slices.len(), MAX_LOTS);
+
+    let entry = stage
+        .end(&stage.settled(&claim, 300, &[1; MAX_LINES]))
+        .await;
+    assert_eq!(entry.moved.lots.len(), MAX_LOTS);
+    assert_eq!(entry.moved.counters.len(), MAX_LINES);
+    assert_eq!(stage.debt().await, (44, 0));
 }

@@ -87,7 +87,8 @@ impl InvalidRequest {
 
 /// Reads a usage as chat completions and embeddings report it; `None` where it is none.
 ///
-/// Numbers beyond any sense count as that many: what a provider claims is charged, up to the bound of an amount.
+/// Large numbers count as that many: what a provider claims is charged, up to the bound of an amount. What is no count,
+/// a negative number or a fraction, makes it no usage at all: what cannot be read must not be free.
 fn read_usage(raw: &RawValue) -> Option<Usage> {
     let usage: Object = serde_json::from_str(raw.get()).ok()?;
     let parts = |name| -> Object {
@@ -100,9 +101,11 @@ fn read_usage(raw: &RawValue) -> Option<Usage> {
         parts("prompt_tokens_details"),
         parts("completion_tokens_details"),
     );
+    usage.get("prompt_tokens")?;
     Some(Usage {
         input_tokens: tokens(&usage, "prompt_tokens")?,
-        output_tokens: tokens(&usage, "completion_tokens").unwrap_or(0),
+        // Embeddings have none.
+        output_tokens: tokens(&usage, "completion_tokens")?,
         cache_read_tokens: tokens(&input, "cached_tokens").unwrap_or(0),
         cache_write_tokens: tokens(&input, "cache_write_tokens").unwrap_or(0),
         input_audio_tokens: tokens(&input, "audio_tokens").unwrap_or(0),
@@ -111,7 +114,8 @@ fn read_usage(raw: &RawValue) -> Option<Usage> {
     })
 }
 
+/// A count, zero where it is missing; `None` where what stands there is none.
 fn tokens(object: &Object, name: &str) -> Option<i64> {
-    let count = object.read::<i64>(name).ok()??;
-    Some(count.clamp(0, MAX_AMOUNT))
+    let count = object.read::<i64>(name).ok()?.unwrap_or(0);
+    (count >= 0).then(|| count.min(MAX_AMOUNT))
 }

@@ -9,6 +9,7 @@ use std::vec::IntoIter;
 use redis::Value;
 
 use super::entry;
+use super::exact::{Exact, Unpacked};
 use crate::clock::UnixMs;
 use crate::money::{Amount, Nanos};
 use crate::quota::{
@@ -104,19 +105,18 @@ impl List {
         })
     }
 
-    /// balance, held, then used and held of each line
-    pub fn seen(mut self) -> Read<Seen> {
-        let (balance, held) = (Nanos(self.int()?), Nanos(self.int()?));
-        let line = |list: &mut Self| {
-            let (used, held) = (Amount(list.int()?), Amount(list.int()?));
-            Ok(LineState { used, held })
+    /// packed: balance, held, then used and held of each line
+    pub fn seen(&mut self) -> Read<Seen> {
+        let packed = self.bytes()?;
+        let read = || {
+            let mut values = Unpacked::new(&packed);
+            Some(Seen {
+                balance: Nanos(values.take::<Exact>()?.0),
+                held: Nanos(values.take::<Exact>()?.0),
+                lines: values.rest(line_state)?,
+            })
         };
-        let lines = self.rest(line)?;
-        Ok(Seen {
-            balance,
-            held,
-            lines,
-        })
+        read().ok_or_else(|| StoreError::Nonsense("what was seen does not read as it".into()))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -127,6 +127,13 @@ impl List {
     pub fn texts(self) -> Read<Vec<String>> {
         self.rest(Self::text)
     }
+}
+
+fn line_state(values: &mut Unpacked<'_>) -> Option<LineState> {
+    Some(LineState {
+        used: Amount(values.take::<Exact>()?.0),
+        held: Amount(values.take::<Exact>()?.0),
+    })
 }
 
 /// run_id, now, policy, outbox length, then the header's fields

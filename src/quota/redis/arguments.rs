@@ -10,14 +10,12 @@ use serde::Serialize;
 use super::exact::{Exact, OrFalse};
 use crate::money::{Amount, MAX_AMOUNT, MAX_BALANCE};
 use crate::quota::{
-    AccountImage, Admission, ChangeBody, Count, Lot, MAX_DETAIL_BYTES, MAX_LINES, Moved, Progress,
+    AccountImage, Admission, ChangeBody, Lot, MAX_DETAIL_BYTES, MAX_LINES, Moved, Progress,
     Reserve, Settle, Snapshot,
 };
 
 /// One argument of a call.
 pub(super) type Argument<'a> = Cow<'a, [u8]>;
-
-type PackedCount = (String, i64, i64);
 
 pub(super) fn text(text: &str) -> Argument<'_> {
     Cow::Borrowed(text.as_bytes())
@@ -27,52 +25,52 @@ pub(super) fn shown(value: impl Display) -> Argument<'static> {
     Cow::Owned(value.to_string().into_bytes())
 }
 
-/// {version, charge, floor, forced, lines}
+/// version, charge, floor, forced, then each line's key, start, end, amount, floor, limit
 pub(super) fn claim(reserve: &Reserve) -> Argument<'static> {
     assert!(reserve.lines.len() <= MAX_LINES, "a claim has few lines");
     assert_short(&reserve.detail);
-    let lines = reserve.lines.iter().map(|line| {
-        (
-            line.key.to_string(),
-            line.span.start.0,
-            line.span.end.0,
-            bounded(line.amount),
-            bounded(line.floor),
-            Exact(line.limit.0.min(MAX_BALANCE)),
-        )
-    });
     let forced = u8::from(reserve.admission == Admission::Forced);
-    pack(&(
-        reserve.version.0,
-        bounded(reserve.charge),
-        bounded(reserve.floor),
-        forced,
-        lines.collect::<Vec<_>>(),
-    ))
+    let mut packed = Packed::default();
+    packed.add(reserve.version.0);
+    packed.add(bounded(reserve.charge));
+    packed.add(bounded(reserve.floor));
+    packed.add(forced);
+    for line in &reserve.lines {
+        packed.add(line.key.to_string());
+        packed.add(line.span.start.0);
+        packed.add(line.span.end.0);
+        packed.add(bounded(line.amount));
+        packed.add(bounded(line.floor));
+        packed.add(Exact(line.limit.0.min(MAX_BALANCE)));
+    }
+    packed.argument()
 }
 
-/// {charge, amounts}
+/// charge, {amount, …}
 pub(super) fn metered(progress: &Progress) -> Argument<'static> {
     assert_short(&progress.detail);
     let amounts: Vec<_> = progress.amounts.iter().copied().map(bounded).collect();
-    pack(&(bounded(progress.charge), amounts))
+    let mut packed = Packed::default();
+    packed.add(bounded(progress.charge));
+    packed.add(amounts);
+    packed.argument()
 }
 
-/// {id, outcome, charge, counts}
+/// id, outcome, charge, then each count's key, start, amount; none is zero
 pub(super) fn totals(settle: &Settle) -> Argument<'static> {
     assert_short(&settle.detail);
-    let counts: Vec<_> = settle
-        .counts
-        .iter()
-        .filter(|count| bounded(count.amount) != 0)
-        .map(packed_count)
-        .collect();
-    pack(&(
-        settle.id.to_string(),
-        settle.outcome.as_str(),
-        bounded(settle.charge),
-        counts,
-    ))
+    let mut packed = Packed::default();
+    packed.add(settle.id.to_string());
+    packed.add(settle.outcome.as_str());
+    packed.add(bounded(settle.charge));
+    for count in &settle.counts {
+        if bounded(count.amount) != 0 {
+            packed.add(count.key.to_string());
+            packed.add(count.start.0);
+            packed.add(count.amount.0);
+        }
+    }
+    packed.argument()
 }
 
 /// {as_of, version, overage, lots, debt, counters}
@@ -85,7 +83,7 @@ pub(super) fn image(image: &AccountImage) -> Argument<'static> {
         let key = counter.key.to_string();
         (key, counter.start.0, Exact(counter.used.0))
     });
-    pack(&(
+    pack((
         image.as_of.0,
         image.snapshot.version.0,
         overage(&image.snapshot),
@@ -110,7 +108,7 @@ pub(super) fn change(body: &ChangeBody) -> Argument<'static> {
         let key = count.key.to_string();
         (key, count.start.0, Exact(count.amount.0))
     });
-    pack(&(
+    pack((
         OrFalse(snapshot),
         OrFalse(order),
         moved_lots.collect::<Vec<_>>(),
@@ -124,10 +122,6 @@ pub(super) fn change(body: &ChangeBody) -> Argument<'static> {
 pub(super) fn snapshot(snapshot: &Snapshot) -> Argument<'static> {
     let text = serde_json::to_vec(snapshot);
     Cow::Owned(text.expect("a snapshot has nothing that JSON has not"))
-}
-
-fn packed_count(count: &Count) -> PackedCount {
-    (count.key.to_string(), count.start.0, count.amount.0)
 }
 
 fn packed_lot(lot: &Lot) -> (i64, i64, OrFalse<i64>) {
@@ -150,7 +144,23 @@ fn assert_short(detail: &str) {
     assert!(detail.len() <= MAX_DETAIL_BYTES, "a detail is short");
 }
 
-fn pack(value: &impl Serialize) -> Argument<'static> {
-    let packed = rmp_serde::to_vec(value);
-    Cow::Owned(packed.expect("numbers, texts and lists can be packed"))
+fn pack(value: impl Serialize) -> Argument<'static> {
+    let mut packed = Packed::default();
+    packed.add(value);
+    packed.argument()
+}
+
+/// Values one after the other: the scripts read them into one flat list, without a table for each part.
+#[derive(Default)]
+struct Packed(Vec<u8>);
+
+impl Packed {
+    fn add(&mut self, value: impl Serialize) {
+        let written = rmp_serde::encode::write(&mut self.0, &value);
+        written.expect("numbers, texts and lists can be packed");
+    }
+
+    fn argument(self) -> Argument<'static> {
+        Cow::Owned(self.0)
+    }
 }

@@ -1,20 +1,14 @@
 //! Entries of the outbox, read back as `lua/prelude/entry.lua` writes them.
 
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 
 use super::answers::{List, account_id, reservation_id};
-use super::exact::Exact;
+use super::exact::{Exact, Unpacked};
 use crate::clock::UnixMs;
 use crate::money::{Amount, Nanos};
 use crate::quota::{
     Count, EndedEntry, Entry, EntryKind, Epoch, LotId, Moved, OutSeq, Outcome, StoreError,
 };
-
-type Counts = Vec<(String, i64, Exact)>;
-/// {epoch, at, overrun, reserved, moved lots, moved debt, moved counters}
-type PackedEntry = (i64, i64, bool, Exact, Vec<(i64, Exact)>, Exact, Counts);
-/// {id, outcome, charge, counts}
-type PackedTotals = (String, String, Exact, Counts);
 
 /// '<seq>-0', then fields and values
 pub(super) fn read(list: &mut List) -> Result<Entry, StoreError> {
@@ -24,40 +18,130 @@ pub(super) fn read(list: &mut List) -> Result<Entry, StoreError> {
     let mut fields = list.list()?;
     let account = account_id(&field(&mut fields, "account", List::text)?)?;
     let packed = field(&mut fields, "entry", List::bytes)?;
-    let (epoch, at, overrun, reserved, lots, debt, counters) = unpack::<PackedEntry>(&packed)?;
-    let moved = Moved {
-        lots: lots
-            .into_iter()
-            .map(|(id, by)| (LotId(id), Nanos(by.0)))
-            .collect(),
-        debt: Nanos(debt.0),
-        counters: counts(counters)?,
-    };
-    let kind = if fields.is_empty() {
-        EntryKind::Repaid
+    let written = unpack(&packed).ok_or_else(|| odd("what is packed in an entry"))?;
+    let (kind, counted) = if fields.is_empty() {
+        (EntryKind::Repaid, Vec::new())
     } else {
-        let packed = field(&mut fields, "totals", List::bytes)?;
+        let totals = field(&mut fields, "totals", List::bytes)?;
         let detail = field(&mut fields, "detail", List::text)?;
-        let (id, outcome, charge, all) = unpack::<PackedTotals>(&packed)?;
-        EntryKind::Ended(EndedEntry {
-            id: reservation_id(&id)?,
-            outcome: outcome
-                .parse::<Outcome>()
-                .map_err(|()| odd("an entry's outcome"))?,
-            overrun,
-            reserved: Nanos(reserved.0),
-            charge: Nanos(charge.0),
-            counts: counts(all)?,
+        let totals = unpack_totals(&totals).ok_or_else(|| odd("an entry's totals"))?;
+        let ended = EndedEntry {
+            id: reservation_id(&totals.id)?,
+            outcome: totals.outcome,
+            overrun: written.overrun,
+            reserved: written.reserved,
+            charge: totals.charge,
+            counts: totals.counts.clone(),
             detail: detail.into(),
-        })
+        };
+        (EntryKind::Ended(ended), totals.counts)
     };
     Ok(Entry {
         seq,
-        epoch: Epoch(epoch),
-        at: UnixMs(at),
+        epoch: written.epoch,
+        at: written.at,
         account,
         kind,
-        moved,
+        moved: Moved {
+            lots: written.lots,
+            debt: written.debt,
+            counters: written.counters.unwrap_or(counted),
+        },
+    })
+}
+
+struct Written {
+    epoch: Epoch,
+    at: UnixMs,
+    overrun: bool,
+    reserved: Nanos,
+    debt: Nanos,
+    lots: Vec<(LotId, Nanos)>,
+    /// `None` where the counters moved as the totals say.
+    counters: Option<Vec<Count>>,
+}
+
+/// epoch, at, overrun, reserved, moved debt, {lot, by, …}, {key, start, by, …} or nil
+fn unpack(packed: &[u8]) -> Option<Written> {
+    let mut values = Unpacked::new(packed);
+    Some(Written {
+        epoch: Epoch(values.take()?),
+        at: UnixMs(values.take()?),
+        overrun: values.take()?,
+        reserved: Nanos(values.take::<Exact>()?.0),
+        debt: Nanos(values.take::<Exact>()?.0),
+        lots: moved_lots(&values.take::<Vec<Exact>>()?),
+        counters: match values.take::<Option<Vec<Field>>>()? {
+            None => None,
+            Some(fields) => Some(moved_counters(&fields)?),
+        },
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Field {
+    Number(i64),
+    /// A counter's name, or a number that no double holds.
+    Text(String),
+}
+
+impl Field {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Number(_) => None,
+            Self::Text(text) => Some(text),
+        }
+    }
+
+    fn number(&self) -> Option<i64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Text(text) => text.parse().ok(),
+        }
+    }
+}
+
+fn moved_lots(fields: &[Exact]) -> Vec<(LotId, Nanos)> {
+    let moved = fields.chunks_exact(2);
+    moved
+        .map(|lot| (LotId(lot[0].0), Nanos(lot[1].0)))
+        .collect()
+}
+
+fn moved_counters(fields: &[Field]) -> Option<Vec<Count>> {
+    let count = |field: &[Field]| {
+        Some(Count {
+            key: field[0].text()?.parse().ok()?,
+            start: UnixMs(field[1].number()?),
+            amount: Amount(field[2].number()?),
+        })
+    };
+    fields.chunks_exact(3).map(count).collect()
+}
+
+struct Totals {
+    id: String,
+    outcome: Outcome,
+    charge: Nanos,
+    counts: Vec<Count>,
+}
+
+/// id, outcome, charge, then each count's key, start, amount
+fn unpack_totals(packed: &[u8]) -> Option<Totals> {
+    let mut values = Unpacked::new(packed);
+    let count = |values: &mut Unpacked<'_>| {
+        Some(Count {
+            key: values.take::<String>()?.parse().ok()?,
+            start: UnixMs(values.take()?),
+            amount: Amount(values.take::<Exact>()?.0),
+        })
+    };
+    Some(Totals {
+        id: values.take()?,
+        outcome: values.take::<String>()?.parse().ok()?,
+        charge: Nanos(values.take::<Exact>()?.0),
+        counts: values.rest(count)?,
     })
 }
 
@@ -70,21 +154,6 @@ fn field<T>(
         return Err(odd(name));
     }
     read(fields)
-}
-
-fn counts(packed: Counts) -> Result<Vec<Count>, StoreError> {
-    let count = |(key, start, amount): (String, i64, Exact)| {
-        Ok(Count {
-            key: key.parse().map_err(|_| odd("a counter's name"))?,
-            start: UnixMs(start),
-            amount: Amount(amount.0),
-        })
-    };
-    packed.into_iter().map(count).collect()
-}
-
-fn unpack<T: DeserializeOwned>(packed: &[u8]) -> Result<T, StoreError> {
-    rmp_serde::from_slice(packed).map_err(|_| odd("what is packed in an entry"))
 }
 
 fn odd(what: &str) -> StoreError {

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde::de::{self, Visitor};
+use rmp_serde::decode::ReadReader;
+use serde::de::{self, DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An integer that is exact on both sides, packed and unpacked as the scripts' prelude says.
@@ -60,6 +61,33 @@ impl<T: Serialize> Serialize for OrFalse<T> {
             Some(value) => value.serialize(serializer),
             None => serializer.serialize_bool(false),
         }
+    }
+}
+
+/// Values one after the other, as the scripts pack flat lists.
+pub(super) struct Unpacked<'a>(rmp_serde::Deserializer<ReadReader<&'a [u8]>>);
+
+impl<'a> Unpacked<'a> {
+    pub fn new(packed: &'a [u8]) -> Self {
+        Self(rmp_serde::Deserializer::new(packed))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.get_ref().is_empty()
+    }
+
+    /// `None` where the next value is of another kind, or there is none.
+    pub fn take<T: DeserializeOwned>(&mut self) -> Option<T> {
+        T::deserialize(&mut self.0).ok()
+    }
+
+    /// The values that are left, in groups.
+    pub fn rest<T>(mut self, mut take: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let mut all = Vec::new();
+        while !self.is_empty() {
+            all.push(take(&mut self)?);
+        }
+        Some(all)
     }
 }
 

@@ -45,6 +45,8 @@ const EXACT: &str = include_str!("../../../lua/prelude/exact.lua");
 const HEADER: &str = include_str!("../../../lua/prelude/header.lua");
 const ACCOUNT: &str = include_str!("../../../lua/prelude/account.lua");
 const RESERVATION: &str = include_str!("../../../lua/prelude/reservation.lua");
+const LOTS: &str = include_str!("../../../lua/prelude/lots.lua");
+const REPAY: &str = include_str!("../../../lua/prelude/repay.lua");
 const ENTRY: &str = include_str!("../../../lua/prelude/entry.lua");
 const ENDING: &str = include_str!("../../../lua/prelude/ending.lua");
 const SERVER_CLOCK: &str = include_str!("../../../lua/prelude/clock_server.lua");
@@ -63,7 +65,8 @@ impl Scripts {
             ClockSource::Caller(_) => CALLER_CLOCK,
         };
         let hold = [HEADER, clock, EXACT, ACCOUNT, RESERVATION];
-        let ending = [HEADER, clock, EXACT, ACCOUNT, RESERVATION, ENTRY, ENDING];
+        let ending = [&hold[..], &[LOTS, ENTRY, ENDING]].concat();
+        let credit = [HEADER, clock, EXACT, ACCOUNT, LOTS, ENTRY, REPAY];
         let deadline = [HEADER, clock, RESERVATION];
         Self {
             reserve: Script::new(GROWS, &hold, verb!("reserve")),
@@ -71,8 +74,8 @@ impl Scripts {
             settle: Script::new(ALWAYS, &ending, verb!("settle")),
             lapse: Script::new(ALWAYS, &ending, verb!("lapse")),
             overdue: Script::new(READS, &[HEADER, clock], verb!("overdue")),
-            load: Script::new(GROWS, &ending, verb!("load")),
-            apply: Script::new(GROWS, &ending, verb!("apply")),
+            load: Script::new(GROWS, &credit, verb!("load")),
+            apply: Script::new(GROWS, &credit, verb!("apply")),
             view: Script::new(READS, &[clock], verb!("view")),
             open: Script::new(GROWS, &[], verb!("open")),
             outbox: Script::new(READS, &[HEADER], verb!("outbox")),
