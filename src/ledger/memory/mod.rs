@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::batch::{Batch, Known, UsageRecord};
-use super::check::{ShardRow, Verdict, compare};
+use super::check::{ShardRow, look};
 use super::{
     CheckError, Checked, Committed, Identity, Installation, KeyHash, Ledger, LedgerError, Prices,
 };
@@ -281,20 +281,13 @@ impl Ledger for MemoryLedger {
         let mut state = self.state.lock().await;
         let install = self.installation.id;
         let row = &mut state.shard(shard).row;
-        let mut view = store.view(shard).await?;
-        let mut verdict = compare(install, row, &view);
-        if let Verdict::Open(header) = &verdict {
-            store.open(shard, header).await?;
-            view = store.view(shard).await?;
-            verdict = compare(install, row, &view);
-        }
-        Ok(match verdict {
-            Verdict::Agreed(epoch) => {
-                row.home = Some((epoch, view.run_id));
+        Ok(match look(install, shard, row, store).await? {
+            Ok(home) => {
+                let epoch = home.0;
+                row.home = Some(home);
                 Checked::Agreed(epoch)
             }
-            Verdict::Lost(reason) => Checked::Lost(reason),
-            Verdict::Open(_) => Checked::Lost("the header just written is not there".into()),
+            Err(reason) => Checked::Lost(reason),
         })
     }
 
