@@ -49,6 +49,9 @@ pub enum FlushError {
     Store(#[from] StoreError),
 }
 
+/// Whoever is told of the entries that have reached the ledger.
+type Listener = Box<dyn Fn(&[Entry]) + Send + Sync>;
+
 /// Flushes shards.
 pub struct Flusher<S, L> {
     store: Arc<S>,
@@ -59,7 +62,7 @@ pub struct Flusher<S, L> {
     /// One at a time: whoever waits for the last flush of a sidecar must not overtake the one that is under way.
     turn: Mutex<()>,
     standing: Standing,
-    tell: Box<dyn Fn(&[Entry]) + Send + Sync>,
+    tell: Listener,
 }
 
 impl<S: Store, L: Ledger> Flusher<S, L> {

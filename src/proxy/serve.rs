@@ -205,8 +205,8 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
             applier.clone(),
             clock.clone(),
         );
-        let (flushed, now) = (metrics.clone(), clock.clone());
-        let flusher = Arc::new(flusher.telling(move |entries| flushed.flushed(entries, now.now())));
+        let (counts, now) = (metrics.clone(), clock.clone());
+        let flusher = Arc::new(flusher.telling(move |entries| counts.flushed(entries, now.now())));
         let loader = Arc::new(Loader::new(store.clone(), ledger.clone()));
         let deadline = Duration::from_millis(config.store.deadline_ms.unsigned_abs());
         let settings = SettlerSettings {
