@@ -4,15 +4,18 @@
 
 use rust_decimal::Decimal;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use time::macros::datetime;
 use tollgate::clock::UnixMs;
 use tollgate::dialect::Usage;
+use tollgate::dialect::openai::{AnswerReader, Metered};
 use tollgate::price::{MissingPart, PriceBook, seed};
 
 const ROWS: &str = include_str!("data/usages.jsonl");
 
 #[derive(Deserialize)]
 struct Row {
+    body: Box<RawValue>,
     model: Option<String>,
     extracted: Vec<Extracted>,
 }
@@ -27,6 +30,7 @@ struct Extracted {
 #[derive(Deserialize)]
 struct Extractor {
     provider_id: String,
+    api_flavor: String,
     input_price: Option<Decimal>,
     output_price: Option<Decimal>,
 }
@@ -78,4 +82,35 @@ fn every_call_costs_what_genai_prices_says() {
         }
     }
     assert_eq!((same, unsold, unpriced, beyond), (1722, 7643, 1, 8));
+}
+
+#[test]
+fn what_openai_reported_is_read_as_genai_prices_reads_it() {
+    let (mut chats, mut embeddings) = (0, 0);
+    for row in rows() {
+        for extracted in &row.extracted {
+            for extractor in extracted
+                .extractors
+                .iter()
+                .filter(|e| e.provider_id == "openai")
+            {
+                let endpoint = match extractor.api_flavor.as_str() {
+                    "chat" => Metered::Chat,
+                    "embeddings" => Metered::Embeddings,
+                    _ => continue,
+                };
+                let mut reader = AnswerReader::new(endpoint);
+                let body = row.body.get().as_bytes();
+                body.chunks(7).for_each(|chunk| reader.push(chunk));
+                let answered = reader.answered();
+                assert_eq!(answered.usage, Some(extracted.usage), "{}", row.body);
+                assert_eq!(answered.model, row.model);
+                match endpoint {
+                    Metered::Chat => chats += 1,
+                    Metered::Embeddings => embeddings += 1,
+                }
+            }
+        }
+    }
+    assert_eq!((chats, embeddings), (200, 202));
 }

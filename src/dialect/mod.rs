@@ -1,13 +1,22 @@
 //! Dialects: what a provider's requests and answers mean, in the terms that quotas and prices need.
+//!
+//! Everything here is fed with bytes and does no I/O. Requests are hostile: whatever decides what a call may cost is
+//! read strictly, and what is not understood is counted by its length.
 
 use serde::{Deserialize, Serialize};
 
-mod object;
+mod answer;
+mod json;
 pub mod openai;
 mod sse;
 mod tokens;
 
-pub use tokens::{Encoding, warm};
+pub use answer::AnswerScanner;
+pub use sse::{Fate, MAX_EVENT_BYTES, SseScanner};
+pub use tokens::{count_output, warm};
+
+/// The most tokens that are believed of one call; a provider that reports more reports nonsense.
+pub const MAX_TOKENS: i64 = 1_000_000_000_000;
 
 /// What a provider reported of one call, or what was counted in its place.
 ///
@@ -45,14 +54,21 @@ pub struct Estimate {
     pub has_output: bool,
 }
 
-impl Estimate {
-    /// The most output of all choices together.
-    pub fn most_output(&self) -> i64 {
-        match self.output_tokens {
-            Some(tokens) if self.has_output => tokens.saturating_mul(self.choices),
-            _ => 0,
-        }
-    }
+/// What has been read of an answer, so far or at its end.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Answered {
+    /// The model that answered, as the provider names it: the charge follows it.
+    pub model: Option<String>,
+    /// What the provider reported; `None` until it does. Reported zeros are zeros.
+    pub usage: Option<Usage>,
+    /// The same, as the JSON text that the provider wrote.
+    pub usage_json: Option<String>,
+    /// The tokens of the output that has passed in a stream, by our own count: what a broken stream is charged for.
+    pub output_seen: i64,
+    /// How many events of a stream were not what they should be, so nothing was read from them.
+    pub unread_events: u64,
+    /// How many were too long to be read: what they held is not in `output_seen`.
+    pub oversized_events: u64,
 }
 
 impl Usage {
@@ -61,6 +77,16 @@ impl Usage {
         Self {
             input_tokens,
             ..Self::default()
+        }
+    }
+}
+
+impl Estimate {
+    /// The most output of all choices together; none where no maximum is known.
+    pub fn most_output(&self) -> i64 {
+        match self.output_tokens {
+            Some(tokens) if self.has_output => tokens.saturating_mul(self.choices),
+            _ => 0,
         }
     }
 }

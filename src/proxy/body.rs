@@ -160,7 +160,7 @@ impl MeteredStream {
                 }
                 Some(Err(error)) => {
                     self.ended = true;
-                    self.meter.broke_off();
+                    self.meter.finish();
                     return Poll::Ready(Some(Err(error)));
                 }
                 None => {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Sidecar;
 use super::admit::Admitted;
 use super::body::{BodyError, MeteredStream, ProxyBody, Timed};
-use super::gate::{AnswerKind, Call, Forwardable};
+use super::gate::{Call, Forwardable, Reader};
 use super::identify::Caller;
 use super::meter::Meter;
 use super::refusal::Refusal;
@@ -21,6 +21,7 @@ use super::reply::add_headers;
 use super::route::Route;
 use super::stream::{AnswerMeter, StreamMeter};
 use super::upstream::{UpstreamBody, drop_hop_by_hop};
+use crate::dialect::openai::{AnswerReader, Metered};
 use crate::ledger::Ledger;
 use crate::money::Nanos;
 use crate::quota::{Reservation, Store};
@@ -59,38 +60,38 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         admitted: Admitted,
         reservation: Reservation,
     ) -> Result<Response<ProxyBody>, Refusal> {
-        let metered = call.answer != AnswerKind::Opaque;
-        let streamed = matches!(call.answer, AnswerKind::OpenAi { streamed: true, .. });
+        let metered = !matches!(call.reader, Reader::Nothing);
         let Forwardable { head, path, body } = call.request;
         let request = route.upstream.request(head, &path, body, metered)?;
         let exchange = Exchange {
             route: route.clone(),
             meter: admitted.meter.clone(),
-            kind: call.answer,
         };
         let sent = Instant::now();
+        let whole = |reader| AnswerMeter::new(admitted.meter.clone(), reader);
         let (answer, fetched) = oneshot::channel();
-        if let AnswerKind::OpenAi {
-            streamed: true,
-            hide_usage_event,
-        } = call.answer
-        {
-            let response = exchange.send(request).await?;
-            self.metrics.upstream.record(sent.elapsed());
-            if response.status().is_success() && !is_json(response.headers()) {
-                let meter = StreamMeter::new(admitted.meter.clone(), reservation, hide_usage_event);
-                return Ok(self.streamed(&exchange, response, meter, &admitted));
+        match call.reader {
+            Reader::Stream(reader) => {
+                let response = exchange.send(request).await?;
+                if response.status().is_success() && !is_json(response.headers()) {
+                    let meter = StreamMeter::new(admitted.meter.clone(), reservation, reader);
+                    self.metrics.upstream.record(sent.elapsed());
+                    return Ok(self.streamed(&exchange, response, meter, &admitted));
+                }
+                // A refusal, or an upstream that does not stream: a whole answer either way.
+                let reading = Some(whole(AnswerReader::new(Metered::Chat)));
+                tokio::spawn(exchange.receive(response, reservation, reading, answer));
             }
-            // A refusal, or an upstream that does not stream: a whole answer either way.
-            tokio::spawn(exchange.receive(response, reservation, answer));
-        } else {
-            tokio::spawn(exchange.fetch(request, reservation, answer));
+            Reader::Whole(reader) => {
+                tokio::spawn(exchange.fetch(request, reservation, Some(whole(reader)), answer));
+            }
+            Reader::Nothing => {
+                tokio::spawn(exchange.fetch(request, reservation, None, answer));
+            }
         }
         // The task always answers; if it was ended, so is this process.
         let fetched = fetched.await.map_err(|_| Refusal::UpstreamUnreachable)??;
-        if !streamed {
-            self.metrics.upstream.record(sent.elapsed());
-        }
+        self.metrics.upstream.record(sent.elapsed());
         Ok(self.fetched(fetched, &admitted))
     }
 
@@ -137,7 +138,6 @@ enum Fetched {
 struct Exchange {
     route: Arc<Route>,
     meter: Arc<Meter>,
-    kind: AnswerKind,
 }
 
 impl Exchange {
@@ -157,10 +157,11 @@ impl Exchange {
         self,
         request: Request<UpstreamBody>,
         reservation: Reservation,
+        reading: Option<AnswerMeter>,
         answer: oneshot::Sender<Result<Fetched, Refusal>>,
     ) {
         match self.send(request).await {
-            Ok(response) => self.receive(response, reservation, answer).await,
+            Ok(response) => self.receive(response, reservation, reading, answer).await,
             Err(refusal) => {
                 // Before the answer, so that whoever sees the refusal finds nothing held.
                 drop(reservation);
@@ -174,6 +175,7 @@ impl Exchange {
         self,
         response: Response<Incoming>,
         reservation: Reservation,
+        reading: Option<AnswerMeter>,
         answer: oneshot::Sender<Result<Fetched, Refusal>>,
     ) {
         let idle = self.route.upstream.idle_timeout();
@@ -185,16 +187,16 @@ impl Exchange {
         }
         let (mut head, body) = response.into_parts();
         drop_hop_by_hop(&mut head.headers);
-        self.note_encoding(&head.headers);
         let body = Timed::new(body, idle);
-        if self.kind == AnswerKind::Opaque {
+        let Some(reading) = reading else {
             // A fixed charge is due as soon as the upstream serves the call.
             drop(reservation);
             let charge = self.meter.charged();
             let _ = answer.send(Ok(Fetched::Charged(head, ProxyBody::Through(body), charge)));
             return;
-        }
-        self.read(head, body, answer).await;
+        };
+        self.note_encoding(&head.headers);
+        self.read(head, body, reading, answer).await;
         drop(reservation);
     }
 
@@ -202,9 +204,9 @@ impl Exchange {
         &self,
         head: response::Parts,
         mut body: Timed,
+        mut reading: AnswerMeter,
         answer: oneshot::Sender<Result<Fetched, Refusal>>,
     ) {
-        let mut reading = AnswerMeter::new(self.meter.clone());
         let mut whole = BytesMut::new();
         while whole.len() <= WHOLE_UP_TO_BYTES {
             match body.next().await {
@@ -214,17 +216,19 @@ impl Exchange {
                 }
                 Some(Err(error)) => {
                     // What went by is what is charged (rule 8).
-                    reading.finish(Some(&whole));
+                    let whole = whole.freeze();
+                    reading.finish_kept(&whole).await;
                     let (pieces, receiver) = mpsc::channel(2);
                     let _ = answer.send(Ok(Fetched::Pieces(head, receiver)));
-                    let _ = pieces.send(Ok(whole.freeze())).await;
+                    let _ = pieces.send(Ok(whole)).await;
                     let _ = pieces.send(Err(error)).await;
                     return;
                 }
                 None => {
-                    reading.finish(Some(&whole));
+                    let whole = whole.freeze();
+                    reading.finish_kept(&whole).await;
                     let charge = self.meter.charged();
-                    let body = ProxyBody::from(whole.freeze());
+                    let body = ProxyBody::from(whole);
                     let _ = answer.send(Ok(Fetched::Charged(head, body, charge)));
                     return;
                 }
@@ -239,9 +243,7 @@ impl Exchange {
     /// What comes compressed although identity was asked for cannot be read: all that was held is charged.
     fn note_encoding(&self, headers: &HeaderMap) {
         let encoding = headers.get(CONTENT_ENCODING);
-        if encoding.is_some_and(|encoding| encoding != "identity")
-            && self.kind != AnswerKind::Opaque
-        {
+        if encoding.is_some_and(|encoding| encoding != "identity") {
             self.meter.unreadable("the answer is compressed");
         }
     }
@@ -257,7 +259,7 @@ async fn pump(
     let mut gone_since = None;
     while let Some(piece) = body.next().await {
         let Ok(bytes) = &piece else {
-            reading.finish(None);
+            reading.finish();
             let _ = caller.send(piece).await;
             return;
         };
@@ -267,12 +269,12 @@ async fn pump(
             drained_bytes += length;
             let since = *gone_since.get_or_insert_with(Instant::now);
             if drained_bytes > DRAIN_BYTES || since.elapsed() > DRAIN_TIME {
-                reading.finish(None);
+                reading.finish();
                 return;
             }
         }
     }
-    reading.finish(None);
+    reading.finish();
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -14,7 +14,7 @@ use super::refusal::Refusal;
 use super::route::{Route, refuse_ambiguous};
 use super::upstream::UpstreamBody;
 use crate::config::{Meter, UnknownPaths};
-use crate::dialect::openai::{self, Endpoint};
+use crate::dialect::openai::{self, AnswerReader, Endpoint, Metered, NotMetered, StreamReader};
 use crate::money::Nanos;
 
 /// A request that may go on.
@@ -43,33 +43,29 @@ pub struct Call {
     pub demand: Demand,
     /// The model it asks for; empty where there is none.
     pub model: String,
-    /// How its answer is to be read.
-    pub answer: AnswerKind,
+    /// Reads its answer.
+    pub reader: Reader,
     /// What the caller says of itself.
     pub scopes: CallerScopes,
     /// `X-Tollgate-Max-Charge`.
     pub max_charge: Option<Nanos>,
 }
 
-/// How an answer is to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AnswerKind {
-    /// It says what was used.
-    OpenAi {
-        /// In events.
-        streamed: bool,
-        /// The event that says it is kept from a caller who did not ask for it.
-        hide_usage_event: bool,
-    },
+/// What reads an answer.
+pub enum Reader {
+    /// It comes in events.
+    Stream(Box<StreamReader>),
+    /// It comes as one object.
+    Whole(AnswerReader),
     /// It says nothing of use.
-    Opaque,
+    Nothing,
 }
 
 /// The most tags of a call, and the longest text a caller may say of itself.
 const MAX_TAGS: usize = 16;
 const MAX_SCOPE_BYTES: usize = 128;
 /// Counting the tokens of more than this takes longer than other calls should wait.
-const READ_IN_PLACE_UP_TO_BYTES: usize = 64 * 1024;
+pub const COUNTED_IN_PLACE_UP_TO_BYTES: usize = 64 * 1024;
 
 /// Reads a request as far as its route needs.
 pub async fn gate(route: &Route, request: Request<Incoming>) -> Result<Gated, Refusal> {
@@ -88,19 +84,19 @@ pub async fn gate(route: &Route, request: Request<Incoming>) -> Result<Gated, Re
                 request: passing(route, head, path, body),
                 demand,
                 model: String::new(),
-                answer: AnswerKind::Opaque,
+                reader: Reader::Nothing,
             };
             Ok(Gated::Metered(Box::new(call)))
         }
-        Meter::OpenAi => match openai::endpoint(&head.method, &path) {
-            Some(Endpoint::Models) => Ok(Gated::Free(Box::new(passing(route, head, path, body)))),
-            Some(endpoint) => openai_call(route, endpoint, head, path, body).await,
-            None if route.config.unknown_paths == UnknownPaths::Free
-                && !openai::might_be_metered(&path) =>
-            {
+        Meter::OpenAi => match openai::classify(&head.method, &path) {
+            Ok(Endpoint::Metered(endpoint)) => openai_call(route, endpoint, head, path, body).await,
+            Ok(Endpoint::Models) => Ok(Gated::Free(Box::new(passing(route, head, path, body)))),
+            Err(NotMetered::Unknown) if route.config.unknown_paths == UnknownPaths::Free => {
                 Ok(Gated::Free(Box::new(passing(route, head, path, body))))
             }
-            None => Err(Refusal::path_not_allowed(&path)),
+            Err(NotMetered::Unknown | NotMetered::Disguised) => {
+                Err(Refusal::path_not_allowed(&path))
+            }
         },
     }
 }
@@ -112,44 +108,45 @@ fn passing(route: &Route, head: Parts, path: String, body: Incoming) -> Forwarda
 
 async fn openai_call(
     route: &Route,
-    endpoint: Endpoint,
+    endpoint: Metered,
     head: Parts,
     path: String,
     body: Incoming,
 ) -> Result<Gated, Refusal> {
     let body = buffered(body, route.config.max_body_bytes).await?;
-    let mut read = read_request(endpoint, body).await?;
-    if read.estimate.has_output && read.estimate.output_tokens.is_none() {
-        read.estimate.output_tokens = Some(route.config.assume_output_tokens);
-    }
+    let mut asked = parse(endpoint, body).await?;
+    let reader = if asked.stream {
+        Reader::Stream(Box::new(StreamReader::new(&asked)))
+    } else {
+        Reader::Whole(AnswerReader::new(endpoint))
+    };
+    let most_output = &mut asked.estimate.output_tokens;
+    most_output.get_or_insert(route.config.assume_output_tokens);
     let call = Call {
         scopes: scopes(&head.headers)?,
         max_charge: max_charge(&head.headers)?,
         request: Forwardable {
             head,
             path,
-            body: Either::Left(Full::new(read.body)),
+            body: Either::Left(Full::new(asked.body)),
         },
         demand: Demand::Tokens {
-            estimate: read.estimate,
-            is_message: endpoint == Endpoint::ChatCompletions,
+            estimate: asked.estimate,
+            is_message: endpoint == Metered::Chat,
         },
-        model: read.model,
-        answer: AnswerKind::OpenAi {
-            streamed: read.stream,
-            hide_usage_event: read.hide_usage_event,
-        },
+        model: asked.model,
+        reader,
     };
     Ok(Gated::Metered(Box::new(call)))
 }
 
 /// Reads a body; a large one away from the tasks that others' calls run on.
-async fn read_request(endpoint: Endpoint, body: Bytes) -> Result<openai::ReadRequest, Refusal> {
-    if body.len() <= READ_IN_PLACE_UP_TO_BYTES {
-        return Ok(openai::read_request(endpoint, &body)?);
+async fn parse(endpoint: Metered, body: Bytes) -> Result<openai::Call, Refusal> {
+    if body.len() <= COUNTED_IN_PLACE_UP_TO_BYTES {
+        return Ok(openai::parse(endpoint, &body)?);
     }
-    let read = tokio::task::spawn_blocking(move || openai::read_request(endpoint, &body)).await;
-    Ok(read.map_err(|_| invalid("the body cannot be read", None))??)
+    let parsed = tokio::task::spawn_blocking(move || openai::parse(endpoint, &body)).await;
+    Ok(parsed.map_err(|_| invalid("the body cannot be read", None))??)
 }
 
 /// A length that is said beforehand is believed when it is too much.

@@ -8,11 +8,15 @@ use serde_json::value::RawValue;
 
 use super::quote::{Demand, Quote, Tariff, Unpriceable};
 use crate::clock::UnixMs;
-use crate::dialect::Usage;
+use crate::dialect::{Answered, Usage};
 use crate::ledger::RecordDetail;
 use crate::money::{MAX_AMOUNT, Nanos};
 use crate::price::{Charge, PriceBook};
 use crate::quota::{Detail, Ending, Metered, Mode, Outcome};
+
+/// Why a call's use was counted here.
+pub const UNSAID: &str = "the answer did not say its usage";
+const UNREAD: &str = "a part of the answer could not be read, and it did not say its usage";
 
 /// What the record says of a call beside what it used.
 #[derive(Debug, Clone)]
@@ -53,29 +57,16 @@ enum Stage {
     Forwarded,
 }
 
-/// What has been seen of the answer.
+/// What has been seen of the call.
 #[derive(Debug)]
 struct Watched {
     stage: Stage,
-    /// The BPE count of the output that went by.
-    output_tokens: i64,
-    /// Nothing of the answer can be read, so the output is not a count but all that was held.
-    unreadable: bool,
-    /// What the provider reported.
-    reported: Option<Reported>,
-    /// The model that answered.
-    model: Option<String>,
+    /// What has been read of the answer.
+    answered: Answered,
     /// Why the usage had to be counted here, where the answer ended without saying it.
     unmetered: Option<&'static str>,
     /// What monitor mode would have refused the call with.
     would_refuse: Option<&'static str>,
-}
-
-/// The usage as the provider reported it: read, and as it came.
-#[derive(Debug)]
-struct Reported {
-    usage: Usage,
-    raw: Box<RawValue>,
 }
 
 /// One call's meter.
@@ -93,10 +84,7 @@ impl Meter {
     pub fn new(facts: Facts, quote: Quote, prices: Arc<PriceBook>) -> Self {
         let watched = Mutex::new(Watched {
             stage: Stage::NotServed,
-            output_tokens: 0,
-            unreadable: false,
-            reported: None,
-            model: None,
+            answered: Answered::default(),
             unmetered: None,
             would_refuse: None,
         });
@@ -118,32 +106,24 @@ impl Meter {
         self.watched.lock().stage = Stage::NotServed;
     }
 
-    /// Output went by. Where nothing can be read all that was held counts already.
-    pub fn saw_output(&self, tokens: i64) {
-        let mut watched = self.watched.lock();
-        if !watched.unreadable {
-            watched.output_tokens = watched.output_tokens.saturating_add(tokens);
+    /// So much of the answer has been read by now. What was seen before is never taken back.
+    pub fn saw(&self, answered: &Answered) {
+        let mut now = answered.clone();
+        if answered.oversized_events > 0 {
+            // What went by unread may have been anything that was allowed.
+            now.output_seen = now.output_seen.max(self.most_output());
         }
-    }
-
-    /// The answer names its model.
-    pub fn saw_model(&self, model: String) {
-        self.watched.lock().model = Some(model);
-    }
-
-    /// The provider reported the usage.
-    pub fn saw_usage(&self, usage: Usage, raw: Box<RawValue>) {
-        self.watched.lock().reported = Some(Reported { usage, raw });
+        let mut watched = self.watched.lock();
+        now.output_seen = now.output_seen.max(watched.answered.output_seen);
+        watched.answered = now;
+        if answered.oversized_events > 0 || answered.unread_events > 0 {
+            watched.unmetered.get_or_insert(UNREAD);
+        }
     }
 
     /// The answer is over; if it did not say what was used, the count of what went by is charged.
-    pub fn answered(&self) {
-        let mut watched = self.watched.lock();
-        if watched.reported.is_none() {
-            watched
-                .unmetered
-                .get_or_insert("the answer did not say its usage");
-        }
+    pub fn ended(&self) {
+        self.watched.lock().unmetered.get_or_insert(UNSAID);
     }
 
     /// The model that was asked for.
@@ -156,8 +136,7 @@ impl Meter {
         let output_tokens = self.most_output();
         let mut watched = self.watched.lock();
         watched.unmetered.get_or_insert(why);
-        watched.unreadable = true;
-        watched.output_tokens = output_tokens;
+        watched.answered.output_seen = watched.answered.output_seen.max(output_tokens);
     }
 
     /// The most output the call may have.
@@ -194,12 +173,12 @@ impl Meter {
 
     fn assess(&self, watched: &Watched) -> Assessment {
         let seen = Usage {
-            output_tokens: watched.output_tokens,
+            output_tokens: watched.answered.output_seen,
             ..Usage::of_input(self.input_estimate())
         };
-        let mut assessment = match (watched.stage, &watched.reported) {
+        let mut assessment = match (watched.stage, watched.answered.usage) {
             (Stage::NotServed, _) => return Assessment::nothing(&self.quote.tariff),
-            (Stage::Forwarded, Some(reported)) => self.price(watched, reported.usage),
+            (Stage::Forwarded, Some(usage)) => self.price(watched, usage),
             (Stage::Forwarded, None) => {
                 let mut assessment = self.price(watched, seen);
                 let floor = Nanos(self.quote.charge_claim().floor);
@@ -224,6 +203,7 @@ impl Meter {
             return Assessment::new(charged, usage, held.price, None);
         }
         let answered = watched
+            .answered
             .model
             .as_deref()
             .filter(|model| held.price.is_some() && *model != self.facts.model);
@@ -239,10 +219,14 @@ impl Meter {
     }
 
     fn detail(&self, watched: &Watched, assessment: &Assessment) -> Detail {
-        let facts = &self.facts;
+        let (facts, answered) = (&self.facts, &watched.answered);
         let usage = &assessment.usage;
         let notes = [
-            ("unmetered", watched.unmetered),
+            // It only matters where no usage came in spite of it.
+            (
+                "unmetered",
+                watched.unmetered.filter(|_| answered.usage.is_none()),
+            ),
             ("price", assessment.price_note),
             ("would_refuse", watched.would_refuse),
             ("mode", (facts.mode == Mode::Off).then_some("off")),
@@ -259,11 +243,11 @@ impl Meter {
             .into_iter()
             .filter(|(name, _)| !(is_flat && *name == "unpriced"))
             .filter_map(|(name, note)| Some((name.to_owned(), note?.into())));
-        let reported = watched.reported.as_ref();
+        let reported = answered.usage_json.clone();
         RecordDetail {
             route: facts.route.to_string(),
             provider: facts.provider.to_string(),
-            model: watched.model.as_ref().unwrap_or(&facts.model).clone(),
+            model: answered.model.as_ref().unwrap_or(&facts.model).clone(),
             input_tokens: usage.input_tokens,
             output_tokens: usage.output_tokens,
             cache_read_tokens: usage.cache_read_tokens,
@@ -274,7 +258,7 @@ impl Meter {
             user_ref: facts.scopes.user.clone(),
             project_ref: facts.scopes.project.clone(),
             tags: facts.scopes.tags.clone(),
-            usage: reported.map(|reported| reported.raw.clone()),
+            usage: reported.and_then(|json| RawValue::from_string(json).ok()),
             properties: properties.collect(),
         }
         .to_detail()

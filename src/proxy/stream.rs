@@ -5,17 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::meter::Meter;
-use crate::dialect::Encoding;
-use crate::dialect::openai::{AnswerReader, Chunk, StreamReader};
+use super::gate::COUNTED_IN_PLACE_UP_TO_BYTES;
+use super::meter::{Meter, UNSAID};
+use crate::dialect::count_output;
+use crate::dialect::openai::{AnswerReader, StreamReader};
 use crate::quota::Reservation;
-
-/// Answers up to this size have their words counted where they do not say their usage.
-const COUNTED_UP_TO_BYTES: usize = 1024 * 1024;
 
 /// Reads one stream. Dropping it, at its end or because the caller left, ends the reservation.
 pub struct StreamMeter {
-    reader: StreamReader,
+    reader: Box<StreamReader>,
     meter: Arc<Meter>,
     /// What may go on to the caller.
     pieces: VecDeque<Bytes>,
@@ -24,9 +22,9 @@ pub struct StreamMeter {
 
 impl StreamMeter {
     /// A meter for a stream that is about to begin.
-    pub fn new(meter: Arc<Meter>, reservation: Reservation, hide_usage_event: bool) -> Self {
+    pub fn new(meter: Arc<Meter>, reservation: Reservation, reader: Box<StreamReader>) -> Self {
         Self {
-            reader: StreamReader::new(meter.model(), hide_usage_event),
+            reader,
             meter,
             pieces: VecDeque::new(),
             _reservation: reservation,
@@ -40,34 +38,19 @@ impl StreamMeter {
 
     /// Reads what the upstream sent.
     pub fn read(&mut self, piece: &Bytes) {
-        let meter = &self.meter;
-        self.reader
-            .push(piece, &mut self.pieces, |chunk| note(meter, chunk));
+        let mut out = Vec::new();
+        self.reader.push(piece, &mut out);
+        self.pieces.extend(out);
+        self.meter.saw(self.reader.answered());
     }
 
-    /// The stream came to its end.
+    /// The stream came to its end, or the upstream broke it off: what went by is what is charged.
     pub fn finish(&mut self) {
-        let meter = &self.meter;
-        self.reader
-            .finish(&mut self.pieces, |chunk| note(meter, chunk));
-        meter.answered();
-    }
-
-    /// The upstream broke off: what went by is what is charged.
-    pub fn broke_off(&mut self) {
-        self.finish();
-    }
-}
-
-fn note(meter: &Meter, chunk: Chunk) {
-    if let Some(model) = chunk.model {
-        meter.saw_model(model);
-    }
-    if chunk.output_tokens > 0 {
-        meter.saw_output(chunk.output_tokens);
-    }
-    if let Some((usage, raw)) = chunk.usage {
-        meter.saw_usage(usage, raw);
+        let mut out = Vec::new();
+        self.reader.finish(&mut out);
+        self.pieces.extend(out);
+        self.meter.saw(self.reader.answered());
+        self.meter.ended();
     }
 }
 
@@ -75,40 +58,54 @@ fn note(meter: &Meter, chunk: Chunk) {
 pub struct AnswerMeter {
     reader: AnswerReader,
     meter: Arc<Meter>,
-    bytes: usize,
 }
 
 impl AnswerMeter {
     /// A meter for an answer that is about to begin.
-    pub fn new(meter: Arc<Meter>) -> Self {
-        Self {
-            reader: AnswerReader::default(),
-            meter,
-            bytes: 0,
-        }
+    pub fn new(meter: Arc<Meter>, reader: AnswerReader) -> Self {
+        Self { reader, meter }
     }
 
     /// Reads what the upstream sent.
     pub fn read(&mut self, piece: &[u8]) {
-        self.bytes += piece.len();
         self.reader.push(piece);
     }
 
-    /// The answer is over, or as much of it as there will be; `whole` is all of it where it was kept.
-    pub fn finish(&mut self, whole: Option<&[u8]>) {
-        if let Some(model) = self.reader.model() {
-            self.meter.saw_model(model);
-        }
-        match (self.reader.usage(), whole) {
-            (Some((usage, raw)), _) => self.meter.saw_usage(usage, raw),
-            (None, Some(whole)) if whole.len() <= COUNTED_UP_TO_BYTES => {
-                // Counted with its JSON around it: more than it was, and never more than was held.
-                let words = String::from_utf8_lossy(whole);
-                let count = Encoding::of(self.meter.model()).count(&words);
-                self.meter.saw_output(count.min(self.meter.most_output()));
+    /// The answer is over and `whole` is all of it: where it does not say its usage, its words are counted.
+    pub async fn finish_kept(&self, whole: &Bytes) {
+        let mut answered = self.reader.answered();
+        if answered.usage.is_none() {
+            match self.count(whole).await {
+                Some(tokens) => answered.output_seen = tokens,
+                None => self.meter.unreadable(UNSAID),
             }
-            (None, _) => self.meter.unreadable("the answer did not say its usage"),
         }
-        self.meter.answered();
+        self.meter.saw(&answered);
+        self.meter.ended();
+    }
+
+    /// The answer is over, or as much of it as there will be, and was not kept: where it did not say its usage, all the
+    /// output that was held is charged.
+    pub fn finish(&self) {
+        let answered = self.reader.answered();
+        if answered.usage.is_none() {
+            self.meter.unreadable(UNSAID);
+        }
+        self.meter.saw(&answered);
+        self.meter.ended();
+    }
+
+    /// Counts an answer with its JSON around it: more than it was, and never more than was held. A large one is counted
+    /// away from the tasks that others' calls run on; `None` if that fails.
+    async fn count(&self, whole: &Bytes) -> Option<i64> {
+        let most = self.meter.most_output();
+        let (model, whole) = (self.meter.model().to_owned(), whole.clone());
+        let large = whole.len() > COUNTED_IN_PLACE_UP_TO_BYTES;
+        let count = move || count_output(&model, &String::from_utf8_lossy(&whole)).min(most);
+        if large {
+            tokio::task::spawn_blocking(count).await.ok()
+        } else {
+            Some(count())
+        }
     }
 }

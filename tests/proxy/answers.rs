@@ -263,6 +263,55 @@ async fn an_answer_without_a_usage_is_charged_as_what_it_is_and_says_so() {
 }
 
 #[tokio::test]
+async fn an_answer_that_cannot_be_counted_is_charged_all_that_was_held() {
+    let installation = installation().await;
+    let json = ("content-type", "application/json");
+    let large = json!({"model": MODEL, "choices": "x".repeat(2 << 20)}).to_string();
+    let odd = [
+        ("identity", large.as_bytes()),
+        ("gzip", b"\x1f\x8b\x08".as_slice()),
+    ];
+    for (encoding, body) in odd {
+        let account = installation.account("1");
+        let headers = [json, ("content-encoding", encoding)];
+        let script = script([answer(200, &headers, body)]);
+        let mut two_choices = chat(5);
+        two_choices["n"] = json!(2);
+        let call = account.scripted_chat(sidecar().await, &script, &two_choices);
+        let answer = call.send().await.is(200);
+        assert_eq!(answer.body, body);
+        let record = account.until_record().await;
+        assert_eq!(record.output_tokens, 2 * 5, "of each choice: {record:?}");
+        assert_eq!(record.charged, record.reserved, "{record:?}");
+        assert!(!record.overrun, "{record:?}");
+        let properties = record.properties.to_string();
+        assert!(properties.contains("unmetered"), "{record:?}");
+    }
+    installation.verify();
+}
+
+#[tokio::test]
+async fn words_that_are_counted_are_never_free_and_never_more_than_was_held() {
+    let installation = installation().await;
+    for (words, most) in [
+        ("one two three", 500),
+        ("one two three ".repeat(500).as_str(), 7),
+    ] {
+        let account = installation.account("1");
+        let mut body = completion(MODEL, 9, 3);
+        body["choices"][0]["message"]["content"] = json!(words);
+        body.as_object_mut().expect("an object").remove("usage");
+        let script = script([json_answer(200, &body)]);
+        let call = account.scripted_chat(sidecar().await, &script, &chat(most));
+        call.send().await.is(200);
+        let record = account.until_record().await;
+        assert!((3..=most).contains(&record.output_tokens), "{record:?}");
+        let charge = record.input_tokens * INPUT_NANOS + record.output_tokens * OUTPUT_NANOS;
+        assert_eq!(record.charged, charge, "{record:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_overrun_is_charged_in_full_and_recorded_as_one() {
     let installation = installation().await;
     // The wallet goes below zero by it: what was used is owed.

@@ -111,12 +111,21 @@ async fn a_route_may_let_unknown_paths_pass_free() {
         .send()
         .await
         .refused(402, "insufficient_quota");
-    let trick = account.get(sidecar().await, "/open/v1//chat/completions");
-    trick
-        .header(SCRIPT, &script.id)
-        .send()
-        .await
-        .refused(403, "path_not_allowed");
+    // What an upstream might take for one of them is neither metered nor free.
+    let sidecar = sidecar().await;
+    let tricks = [
+        account.get(sidecar, "/open/v1//chat/completions"),
+        account.post(sidecar, "/open/v1/Chat/Completions", &chat(5)),
+        account.post(sidecar, "/open/v1/chat/completions/", &chat(5)),
+        account.post(sidecar, "/open/v1/%63hat/completions", &chat(5)),
+        account.post(sidecar, "/open/v2/embeddings", &chat(5)),
+        account.post(sidecar, "/open/chat/completions", &chat(5)),
+    ];
+    for trick in tricks {
+        let refused = trick.header(SCRIPT, &script.id).send().await;
+        refused.refused(403, "path_not_allowed");
+    }
+    assert_eq!(script.arrived().len(), 1);
     assert!(account.records().await.is_empty());
 }
 

@@ -186,6 +186,48 @@ async fn a_stream_that_never_says_its_usage_is_charged_by_its_words() {
     );
 }
 
+/// An event beyond what is read, and the words before and after it.
+fn stream_with_an_oversized_event() -> Vec<String> {
+    let long = "x".repeat(1 << 20);
+    vec![
+        delta(MODEL, " one"),
+        delta(MODEL, &long),
+        delta(MODEL, " two"),
+    ]
+}
+
+#[tokio::test]
+async fn what_passed_unread_is_charged_all_that_was_held_if_no_usage_comes() {
+    let account = installation().await.account("1");
+    let whole = stream_with_an_oversized_event().concat() + DONE;
+    let script = cut(&whole, 10_000);
+    let call = account.scripted_chat(sidecar().await, &script, &streamed_chat(50));
+    let answer = call.send().await.is(200);
+    assert!(answer.text() == whole, "bytes were changed");
+    let record = account.until_record().await;
+    assert_eq!(record.output_tokens, 50, "{record:?}");
+    assert_eq!(record.charged, record.reserved, "{record:?}");
+    let properties = record.properties.to_string();
+    assert!(properties.contains("unmetered"), "{properties}");
+}
+
+#[tokio::test]
+async fn what_passed_unread_does_not_matter_if_the_usage_comes() {
+    let account = installation().await.account("1");
+    let events = stream_with_an_oversized_event().concat();
+    let script = cut(
+        &format!("{events}{}{DONE}", usage_event(MODEL, 9, 12)),
+        10_000,
+    );
+    let call = account.scripted_chat(sidecar().await, &script, &streamed_chat(50));
+    let answer = call.send().await.is(200);
+    assert!(answer.text() == events + DONE, "bytes were changed");
+    let record = account.until_record().await;
+    assert_eq!(record.charged, 9 * INPUT_NANOS + 12 * OUTPUT_NANOS);
+    let properties = record.properties.to_string();
+    assert!(!properties.contains("unmetered"), "{properties}");
+}
+
 #[tokio::test]
 async fn a_stream_uses_more_than_was_held_and_is_charged_in_full() {
     let installation = installation().await;

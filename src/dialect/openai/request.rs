@@ -1,156 +1,136 @@
-//! Requests: read as far as an upper bound of their use needs, and changed in nothing but what the meter must know.
+//! The body of a call: its top-level fields, and the errors that name them.
+//!
+//! Errors are for the caller and may be logged, so they name fields and never quote values.
+
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::input::{self, Budget};
-use super::{Endpoint, InvalidRequest, ReadRequest};
-use crate::dialect::Estimate;
-use crate::dialect::object::Object;
-use crate::dialect::tokens::Encoding;
+use crate::dialect::json::{self, JsonError, Members, Value};
 
-/// The longest name of a model.
 const MAX_MODEL_BYTES: usize = 256;
-/// The most choices; OpenAI's own bound.
-const MAX_CHOICES: i64 = 128;
-/// The most output that can be asked for: far beyond any model's.
-const MAX_OUTPUT_TOKENS: i64 = 10_000_000;
 
-/// Reads a call's body.
-pub fn read_request(endpoint: Endpoint, body: &Bytes) -> Result<ReadRequest, InvalidRequest> {
-    let object = members(body)?;
-    let model = object.text("model").ok().flatten();
-    let model = model.filter(|model| !model.is_empty() && model.len() <= MAX_MODEL_BYTES);
-    let model =
-        model.ok_or_else(|| InvalidRequest::new("model", "expected the name of a model"))?;
-    let mut budget = Budget::new(Encoding::of(&model), &model);
-    let model = model.into_owned();
-    if endpoint == Endpoint::Embeddings {
-        let estimate = Estimate {
-            input_tokens: input::embeddings(&object, &mut budget)?,
-            output_tokens: None,
-            choices: 1,
-            has_output: false,
+/// A body that is malformed, or asks for what cannot be metered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct InvalidRequest {
+    /// The field at fault, as OpenAI's errors name it: `messages[1].content`.
+    pub param: Option<String>,
+    /// What is wrong with it, for the caller.
+    pub message: String,
+}
+
+impl InvalidRequest {
+    /// The field must be something else than it is.
+    pub(super) fn must(param: &str, be: &str) -> Self {
+        Self {
+            param: Some(param.to_owned()),
+            message: format!("`{param}` must be {be}"),
+        }
+    }
+
+    /// The field asks for what no price covers.
+    pub(super) fn unmetered(param: &str, why: &str) -> Self {
+        Self {
+            param: Some(param.to_owned()),
+            message: format!("`{param}` cannot be used here: {why}"),
+        }
+    }
+
+    fn json(param: Option<&str>, error: &JsonError) -> Self {
+        let subject = param.map_or_else(|| "the body".to_owned(), |param| format!("`{param}`"));
+        Self {
+            param: param.map(str::to_owned),
+            message: format!("{subject} {error}"),
+        }
+    }
+}
+
+/// Reads one level of the value of a field.
+pub(super) fn value<'a>(param: &str, raw: &'a RawValue) -> Result<Value<'a>, InvalidRequest> {
+    json::value(raw.get()).map_err(|error| InvalidRequest::json(Some(param), &error))
+}
+
+/// The top-level fields of a body, none twice.
+#[derive(Debug)]
+pub(super) struct Fields<'a>(Members<'a>);
+
+impl<'a> Fields<'a> {
+    pub(super) fn read(body: &'a Bytes) -> Result<Self, InvalidRequest> {
+        let error = |message: &str| InvalidRequest {
+            param: None,
+            message: message.to_owned(),
         };
-        return Ok(ReadRequest {
-            model,
-            estimate,
-            stream: false,
-            hide_usage_event: false,
-            body: body.clone(),
-        });
+        let text = str::from_utf8(body).map_err(|_| error("the body is not UTF-8"))?;
+        match json::value(text).map_err(|error| InvalidRequest::json(None, &error))? {
+            Value::Object(members) => Ok(Self(members)),
+            _ => Err(error("the body must be a JSON object")),
+        }
     }
-    let estimate = Estimate {
-        input_tokens: input::chat(&object, &mut budget)?,
-        output_tokens: max_output(&object)?,
-        choices: number(&object, "n", 1..=MAX_CHOICES)?.unwrap_or(1),
-        has_output: true,
-    };
-    let stream = read(&object, "stream", "expected true or false")?.unwrap_or(false);
-    let asked = if stream {
-        ask_for_usage(body, &object)?
-    } else {
-        None
-    };
-    Ok(ReadRequest {
-        model,
-        estimate,
-        stream,
-        hide_usage_event: asked.is_some(),
-        body: asked.unwrap_or_else(|| body.clone()),
-    })
-}
 
-fn members(body: &Bytes) -> Result<Object<'_>, InvalidRequest> {
-    serde_json::from_slice(body).map_err(|error| InvalidRequest {
-        // The position helps; the parser's words could quote the body.
-        message: format!(
-            "the body is not a JSON object with each member once (line {}, column {})",
-            error.line(),
-            error.column()
-        ),
-        param: None,
-    })
-}
+    /// All fields.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), *value))
+    }
 
-/// The larger of the two names for the same: an upstream may look at either.
-fn max_output(object: &Object) -> Result<Option<i64>, InvalidRequest> {
-    let bounds = 1..=MAX_OUTPUT_TOKENS;
-    let old = number(object, "max_tokens", bounds.clone())?;
-    let new = number(object, "max_completion_tokens", bounds)?;
-    Ok(old.max(new))
-}
+    /// A field; `None` where it is absent or null.
+    pub(super) fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.present(name).filter(|value| value.get() != "null")
+    }
 
-fn number(
-    object: &Object,
-    name: &str,
-    bounds: std::ops::RangeInclusive<i64>,
-) -> Result<Option<i64>, InvalidRequest> {
-    let (least, most) = (bounds.start(), bounds.end());
-    let expected = format!("expected a whole number from {least} to {most}");
-    match read::<i64>(object, name, &expected)? {
-        Some(number) if !bounds.contains(&number) => Err(InvalidRequest::new(name, expected)),
-        number => Ok(number),
+    /// A field, null or not.
+    pub(super) fn present(&self, name: &str) -> Option<&'a RawValue> {
+        self.iter()
+            .find(|(field, _)| *field == name)
+            .map(|(_, value)| value)
+    }
+
+    /// The model that is asked for.
+    pub(super) fn model(&self) -> Result<String, InvalidRequest> {
+        let model = self.get("model").map(|raw| value("model", raw));
+        let Some(Value::Text(name)) = model.transpose()? else {
+            return Err(InvalidRequest::must("model", "the name of a model"));
+        };
+        let fits =
+            (1..=MAX_MODEL_BYTES).contains(&name.len()) && !name.chars().any(char::is_control);
+        if !fits {
+            return Err(InvalidRequest::must("model", "a name of 1 to 256 bytes"));
+        }
+        Ok(name.into_owned())
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn whole(
+        &self,
+        name: &str,
+        bounds: RangeInclusive<i64>,
+    ) -> Result<Option<i64>, InvalidRequest> {
+        let Some(raw) = self.get(name) else {
+            return Ok(None);
+        };
+        let number = raw
+            .get()
+            .parse()
+            .ok()
+            .filter(|number| bounds.contains(number));
+        number.map(Some).ok_or_else(|| {
+            let (least, most) = bounds.into_inner();
+            InvalidRequest::must(name, &format!("a whole number from {least} to {most}"))
+        })
+    }
+
+    /// A boolean; false where it is absent or null.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, InvalidRequest> {
+        flag(name, self.get(name))
     }
 }
 
-fn read<T: DeserializeOwned>(
-    object: &Object,
-    name: &str,
-    expected: &str,
-) -> Result<Option<T>, InvalidRequest> {
-    object
-        .read(name)
-        .map_err(|_| InvalidRequest::new(name, expected))
-}
-
-/// Asks for the usage of a stream where the caller did not; every other byte of the body stays as it was.
-fn ask_for_usage(body: &Bytes, object: &Object) -> Result<Option<Bytes>, InvalidRequest> {
-    const NAME: &str = "stream_options";
-    let expected = || InvalidRequest::new(NAME, "expected an object with include_usage");
-    let Some(options) = object.get(NAME) else {
-        // It may stand there as null.
-        let null = object.iter().find(|(name, _)| *name == NAME);
-        return Ok(Some(match null {
-            Some((_, null)) => replaced(body, null, r#"{"include_usage":true}"#),
-            None => after_brace(body, r#""stream_options":{"include_usage":true},"#),
-        }));
-    };
-    let inner: Object = serde_json::from_str(options.get()).map_err(|_| expected())?;
-    if inner
-        .read::<bool>("include_usage")
-        .map_err(|_| expected())?
-        == Some(true)
-    {
-        return Ok(None);
+/// A boolean; false where it is absent or null.
+pub(super) fn flag(param: &str, raw: Option<&RawValue>) -> Result<bool, InvalidRequest> {
+    match raw.map(RawValue::get) {
+        None | Some("null" | "false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(InvalidRequest::must(param, "true or false")),
     }
-    let others = inner.iter().filter(|(name, _)| *name != "include_usage");
-    let mut asked = r#"{"include_usage":true"#.to_owned();
-    for (name, value) in others {
-        asked.extend([",", &quoted(name), ":", value.get()]);
-    }
-    asked.push('}');
-    Ok(Some(replaced(body, options, &asked)))
-}
-
-fn quoted(name: &str) -> String {
-    serde_json::Value::from(name).to_string()
-}
-
-/// The body with one of its values in another wording.
-fn replaced(body: &Bytes, value: &RawValue, by: &str) -> Bytes {
-    // The value borrows from the body, so their distance is its place.
-    let at = value.get().as_ptr().addr() - body.as_ptr().addr();
-    [&body[..at], by.as_bytes(), &body[at + value.get().len()..]]
-        .concat()
-        .into()
-}
-
-/// The body with one more member, the first. It has others, or it would not have been read.
-fn after_brace(body: &Bytes, member: &str) -> Bytes {
-    let brace = memchr::memchr(b'{', body).expect("an object was read from it");
-    [&body[..=brace], member.as_bytes(), &body[brace + 1..]]
-        .concat()
-        .into()
 }

@@ -1,153 +1,306 @@
-//! A streamed answer: what its events say of the model, the output and the usage.
+//! The answer as a stream: passed on, read, and counted.
+//!
+//! A stream may break at any byte, so what has passed is counted as it passes, and the usage that the provider reports
+//! at the end replaces the count.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::read_usage;
-use crate::dialect::Usage;
-use crate::dialect::sse::{Scanner, Verdict};
-use crate::dialect::tokens::Encoding;
+use super::{Call, Metered, usage};
+use crate::dialect::json::{self, Value};
+use crate::dialect::tokens::{Counter, Vocabulary};
+use crate::dialect::{Answered, Fate, SseScanner};
 
-/// What one event said.
-#[derive(Debug, Default)]
-pub struct Chunk {
-    /// Which model answers.
-    pub model: Option<String>,
-    /// How many tokens of output it has, counted.
-    pub output_tokens: i64,
-    /// What has been used, as read and as it came.
-    pub usage: Option<(Usage, Box<RawValue>)>,
-}
+/// Spoken output: base64 of 16-bit samples at 24 kHz, and 20 tokens a second.
+const AUDIO_TEXT_BYTES_PER_TOKEN: usize = 3_200;
 
-/// Reads a stream as it goes by.
+/// Passes the stream of a chat completion on and reads it.
+#[derive(Debug)]
 pub struct StreamReader {
-    scanner: Scanner,
+    scanner: SseScanner,
+    chunks: Chunks,
+}
+
+#[derive(Debug)]
+struct Chunks {
+    counter: Counter,
+    answered: Answered,
     hide_usage_event: bool,
-    encoding: Encoding,
-}
-
-impl StreamReader {
-    /// A reader of a stream of `model`; the event that only says the usage is kept back if the caller did not ask for it.
-    pub fn new(model: &str, hide_usage_event: bool) -> Self {
-        Self {
-            scanner: Scanner::new(hide_usage_event),
-            hide_usage_event,
-            encoding: Encoding::of(model),
-        }
-    }
-
-    /// Reads a piece; what may go on to the caller is put behind `out`, what the events said goes to `note`.
-    pub fn push(&mut self, piece: &Bytes, out: &mut VecDeque<Bytes>, mut note: impl FnMut(Chunk)) {
-        let judge = judge(self.encoding, self.hide_usage_event, &mut note);
-        self.scanner.push(piece, out, judge);
-    }
-
-    /// The stream is over.
-    pub fn finish(&mut self, out: &mut VecDeque<Bytes>, mut note: impl FnMut(Chunk)) {
-        let judge = judge(self.encoding, self.hide_usage_event, &mut note);
-        self.scanner.finish(out, judge);
-    }
-}
-
-fn judge(
-    encoding: Encoding,
-    hide: bool,
-    note: &mut impl FnMut(Chunk),
-) -> impl FnMut(&[u8]) -> Verdict {
-    move |data| {
-        let Ok(event) = serde_json::from_slice::<Event>(data) else {
-            // `[DONE]`, a comment, or what another dialect says: not ours to read.
-            return Verdict::Pass;
-        };
-        let usage = event
-            .usage
-            .and_then(|raw| Some((read_usage(raw)?, raw.to_owned())));
-        let only_usage = usage.is_some() && event.choices.is_empty();
-        note(Chunk {
-            model: event.model.map(Cow::into_owned),
-            output_tokens: event
-                .choices
-                .iter()
-                .map(|choice| choice.count(encoding))
-                .sum(),
-            usage,
-        });
-        if hide && only_usage {
-            Verdict::Hide
-        } else {
-            Verdict::Pass
-        }
-    }
+    is_complete: bool,
 }
 
 #[derive(Deserialize)]
-struct Event<'a> {
+struct Chunk<'a> {
     #[serde(borrow, default)]
     model: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    usage: Option<&'a RawValue>,
+    choices: Option<Vec<Choice<'a>>>,
     #[serde(borrow, default)]
-    choices: Vec<Choice<'a>>,
+    usage: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct Choice<'a> {
     #[serde(borrow, default)]
-    delta: Option<Delta<'a>>,
+    delta: Option<&'a RawValue>,
 }
 
-/// Everything in a delta that is output, under each name that servers of this dialect use.
-#[derive(Deserialize)]
-struct Delta<'a> {
-    #[serde(borrow, default)]
-    content: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    refusal: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    reasoning_content: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    reasoning: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    function_call: Option<Function<'a>>,
-    #[serde(borrow, default)]
-    tool_calls: Option<Vec<ToolCall<'a>>>,
+impl StreamReader {
+    /// A reader at the start of the answer to this call.
+    pub fn new(call: &Call) -> Self {
+        Self {
+            scanner: SseScanner::new(call.hide_usage_event),
+            chunks: Chunks {
+                counter: Counter::new(Vocabulary::nearest(&call.model)),
+                answered: Answered::default(),
+                hide_usage_event: call.hide_usage_event,
+                is_complete: false,
+            },
+        }
+    }
+
+    /// Takes the next bytes, and adds to `out` those that go on to the caller.
+    pub fn push(&mut self, bytes: &Bytes, out: &mut Vec<Bytes>) {
+        self.scanner
+            .push(bytes, &mut |data| self.chunks.read(data), out);
+        self.chunks.answered.oversized_events = self.scanner.oversized_events();
+    }
+
+    /// Takes the end of the stream, and adds to `out` what was still waiting.
+    pub fn finish(&mut self, out: &mut Vec<Bytes>) {
+        self.scanner.finish(&mut |data| self.chunks.read(data), out);
+        self.chunks.answered.oversized_events = self.scanner.oversized_events();
+    }
+
+    /// What has been read so far.
+    pub fn answered(&self) -> &Answered {
+        &self.chunks.answered
+    }
+
+    /// Whether the provider said that the stream is at its end: one that was not is broken.
+    pub fn is_complete(&self) -> bool {
+        self.chunks.is_complete
+    }
 }
 
-#[derive(Deserialize)]
-struct ToolCall<'a> {
-    #[serde(borrow, default)]
-    function: Option<Function<'a>>,
+impl Chunks {
+    fn read(&mut self, data: &[u8]) -> Fate {
+        if data.trim_ascii() == b"[DONE]" {
+            self.is_complete = true;
+            return Fate::Pass;
+        }
+        let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(data) else {
+            self.answered.unread_events += 1;
+            return Fate::Pass;
+        };
+        if self.answered.model.is_none() {
+            self.answered.model = chunk.model.as_deref().and_then(usage::model_name);
+        }
+        let has_no_choices = chunk.choices.as_ref().is_some_and(Vec::is_empty);
+        for choice in chunk.choices.into_iter().flatten() {
+            if let Some(delta) = choice.delta {
+                self.delta(delta);
+            }
+        }
+        self.answered.output_seen = self.counter.tokens();
+        let Some(reported) = chunk.usage.filter(|usage| usage.get() != "null") else {
+            return Fate::Pass;
+        };
+        // Some providers report a running total with every chunk: the last one counts.
+        if let Some(usage) = usage::read(Metered::Chat, reported.get()) {
+            self.answered.usage = Some(usage);
+            self.answered.usage_json = Some(reported.get().to_owned());
+        }
+        if self.hide_usage_event && has_no_choices {
+            return Fate::Withhold;
+        }
+        Fate::Pass
+    }
+
+    /// Counts what a delta adds to the output.
+    fn delta(&mut self, delta: &RawValue) {
+        let Ok(Value::Object(members)) = json::value(delta.get()) else {
+            return;
+        };
+        let mut reasoning: Option<&RawValue> = None;
+        for (name, value) in members {
+            match name.as_ref() {
+                "content" | "refusal" => self.text(value),
+                // The same thoughts under two names, where a provider gives both.
+                "reasoning" | "reasoning_content" => {
+                    let longer =
+                        reasoning.is_none_or(|other| other.get().len() < value.get().len());
+                    reasoning = if longer { Some(value) } else { reasoning };
+                }
+                "tool_calls" => {
+                    if let Ok(Value::Array(calls)) = json::value(value.get()) {
+                        for call in calls {
+                            self.tool_call(call);
+                        }
+                    }
+                }
+                "function_call" => self.function(value),
+                "audio" => self.audio(value),
+                _ => {}
+            }
+        }
+        if let Some(reasoning) = reasoning {
+            self.text(reasoning);
+        }
+    }
+
+    fn text(&mut self, value: &RawValue) {
+        match json::value(value.get()) {
+            Ok(Value::Text(text)) => self.counter.text(&text),
+            // Other makers' content in parts.
+            _ => self.counter.json(value.get()),
+        }
+    }
+
+    fn tool_call(&mut self, call: &RawValue) {
+        if let Ok(Value::Object(members)) = json::value(call.get()) {
+            let function = members
+                .iter()
+                .find(|(name, _)| matches!(name.as_ref(), "function" | "custom"));
+            if let Some((_, function)) = function {
+                self.function(function);
+            }
+        }
+    }
+
+    fn function(&mut self, function: &RawValue) {
+        if let Ok(Value::Object(members)) = json::value(function.get()) {
+            for (name, value) in members {
+                if matches!(name.as_ref(), "name" | "arguments" | "input") {
+                    self.text(value);
+                }
+            }
+        }
+    }
+
+    fn audio(&mut self, audio: &RawValue) {
+        if let Ok(Value::Object(members)) = json::value(audio.get()) {
+            for (name, value) in members {
+                match name.as_ref() {
+                    "transcript" => self.text(value),
+                    "data" => {
+                        let tokens = value.get().len().div_ceil(AUDIO_TEXT_BYTES_PER_TOKEN);
+                        self.counter.add(i64::try_from(tokens).unwrap_or(i64::MAX));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
 }
 
-#[derive(Deserialize)]
-struct Function<'a> {
-    #[serde(borrow, default)]
-    name: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    arguments: Option<Cow<'a, str>>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::MAX_EVENT_BYTES;
+    use crate::dialect::openai::parse;
+    use proptest::prelude::*;
 
-impl Choice<'_> {
-    fn count(&self, encoding: Encoding) -> i64 {
-        let Some(delta) = &self.delta else { return 0 };
-        let texts = [
-            &delta.content,
-            &delta.refusal,
-            &delta.reasoning_content,
-            &delta.reasoning,
-        ];
-        let calls = delta
-            .tool_calls
-            .iter()
-            .flatten()
-            .filter_map(|call| call.function.as_ref());
-        let calls = calls.chain(&delta.function_call);
-        let calls = calls.flat_map(|function| [&function.name, &function.arguments]);
-        let texts = texts.into_iter().chain(calls).flatten();
-        texts.map(|text| encoding.count(text)).sum()
+    const STREAM: &str = concat!(
+        "data: {\"model\":\"gpt-4o-mini-2024-07-18\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}],\"usage\":null}\n\n",
+        "data: {\"model\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hello\"}},{\"index\":1,\"delta\":{\"content\":\"Hi\"}}],\"usage\":null}\n\n",
+        "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"name\":\"add\",\"arguments\":\"\"}}]}}]}\n\n",
+        ": keep-alive\n\n",
+        "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"so\",\"reasoning\":\"so\",\"refusal\":\"no\"},\"finish_reason\":\"stop\"}],\"usage\":null}\n\n",
+        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":12,\"total_tokens\":21}}\n\n",
+        "data: [DONE]\n\n",
+    );
+    const USAGE_EVENT: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":12,\"total_tokens\":21}}\n\n";
+
+    fn reader(hide: bool) -> StreamReader {
+        let options = if hide {
+            ""
+        } else {
+            r#","stream_options":{"include_usage":true}"#
+        };
+        let body = format!(r#"{{"model":"gpt-4o-mini","messages":[],"stream":true{options}}}"#);
+        let call = parse(Metered::Chat, &Bytes::from(body)).unwrap();
+        assert_eq!(call.hide_usage_event, hide);
+        StreamReader::new(&call)
+    }
+
+    fn read(mut reader: StreamReader, chunks: &[&[u8]]) -> (Answered, Vec<u8>, bool) {
+        let mut out = Vec::new();
+        for chunk in chunks {
+            reader.push(&Bytes::copy_from_slice(chunk), &mut out);
+        }
+        reader.finish(&mut out);
+        (
+            reader.answered().clone(),
+            out.concat(),
+            reader.is_complete(),
+        )
+    }
+
+    #[test]
+    fn a_stream_is_read_and_only_the_usage_event_is_kept_from_the_caller() {
+        let (answered, out, is_complete) = read(reader(true), &[STREAM.as_bytes()]);
+        assert_eq!(answered.model.as_deref(), Some("gpt-4o-mini-2024-07-18"));
+        assert_eq!(answered.usage.unwrap().output_tokens, 12);
+        assert_eq!(answered.output_seen, 5, "Hello, Hi, add, no, so");
+        assert_eq!(answered.unread_events, 0);
+        assert!(is_complete);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            STREAM.replace(USAGE_EVENT, "")
+        );
+        let (answered, out, _) = read(reader(false), &[STREAM.as_bytes()]);
+        assert_eq!(answered.usage.unwrap().input_tokens, 9);
+        assert_eq!(out, STREAM.as_bytes());
+    }
+
+    #[test]
+    fn usage_that_comes_with_choices_is_read_and_passed() {
+        let event = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":0}}\n\n";
+        let (answered, out, is_complete) = read(reader(true), &[event.as_bytes()]);
+        assert_eq!(answered.usage.unwrap().output_tokens, 0);
+        assert_eq!(out, event.as_bytes());
+        assert!(!is_complete, "a stream without its end is broken");
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_read_passes_and_is_counted() {
+        let (answered, out, _) = read(reader(true), &[b"data: {\"choices\":[\n\ndata: 7\n\n"]);
+        assert_eq!(answered.unread_events, 2);
+        assert_eq!(out, b"data: {\"choices\":[\n\ndata: 7\n\n");
+    }
+
+    #[test]
+    fn an_event_too_long_to_be_read_is_told_of_before_it_ends() {
+        let mut reader = reader(true);
+        let mut out = Vec::new();
+        reader.push(&Bytes::from_static(b"data: {\"choices\":["), &mut out);
+        reader.push(&Bytes::from(vec![b' '; MAX_EVENT_BYTES]), &mut out);
+        assert_eq!(reader.answered().oversized_events, 1);
+        let (answered, _, is_complete) = read(reader, &[b"]}\n\n", STREAM.as_bytes()]);
+        assert_eq!((answered.oversized_events, answered.unread_events), (1, 0));
+        assert!(is_complete && answered.usage.is_some());
+    }
+
+    #[test]
+    fn what_is_charged_is_counted_once_whoever_made_the_model() {
+        let body = r#"{"model":"house-chat","messages":[],"stream":true}"#;
+        let call = parse(Metered::Chat, &Bytes::from(body)).unwrap();
+        let (answered, ..) = read(StreamReader::new(&call), &[STREAM.as_bytes()]);
+        assert_eq!(answered.output_seen, 5, "Hello, Hi, add, no, so");
+    }
+
+    proptest! {
+        #[test]
+        fn every_cut_gives_the_same(cuts in prop::collection::vec(0..STREAM.len(), 0..12), hide in any::<bool>()) {
+            let mut cuts = cuts;
+            cuts.extend([0, STREAM.len()]);
+            cuts.sort_unstable();
+            let chunks: Vec<&[u8]> = cuts.windows(2).map(|cut| &STREAM.as_bytes()[cut[0]..cut[1]]).collect();
+            prop_assert_eq!(read(reader(hide), &chunks), read(reader(hide), &[STREAM.as_bytes()]));
+        }
     }
 }

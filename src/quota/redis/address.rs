@@ -13,7 +13,9 @@ use redis::{
 };
 
 /// How long one attempt to connect may take.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long all of it may take where several nodes are connected to one after the other.
+const CLUSTER_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many commands may wait for one socket.
 const PIPELINE_QUEUE: usize = 1024;
 /// After how long without an acknowledgement the kernel gives a silent peer up.
@@ -44,6 +46,14 @@ impl Address {
             "redis+cluster" => seeds("redis", rest).map(|seeds| Self::Cluster(Cluster(seeds))),
             "rediss+cluster" => seeds("rediss", rest).map(|seeds| Self::Cluster(Cluster(seeds))),
             _ => None,
+        }
+    }
+
+    /// When an attempt to connect is given up.
+    pub fn connect_timeout(&self) -> Duration {
+        match self {
+            Self::Single(_) => CONNECT_TIMEOUT,
+            Self::Cluster(_) => CLUSTER_CONNECT_TIMEOUT,
         }
     }
 

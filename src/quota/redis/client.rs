@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::address::{Address, CONNECT_TIMEOUT};
+use super::address::Address;
 use super::arguments::Argument;
 use super::scripts::Script;
 use crate::quota::StoreError;
@@ -320,10 +320,11 @@ async fn connect(
                 .map(Connection::Cluster),
         }
     };
-    match timeout(CONNECT_TIMEOUT, attempt).await {
+    let within = address.connect_timeout();
+    match timeout(within, attempt).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(format!("cannot connect: {error}")),
-        Err(_) => Err(format!("no connection within {CONNECT_TIMEOUT:?}")),
+        Err(_) => Err(format!("no connection within {within:?}")),
     }
 }
 

@@ -99,7 +99,8 @@ struct Shard {
 }
 
 impl RedisStore {
-    /// Begins to connect, and waits until the first attempt came to an end, at most 200 ms.
+    /// Begins to connect, and waits until the first attempt came to an end: at most 200 ms, or a
+    /// second for a Cluster.
     ///
     /// It comes back whether or not the store is there: until it is, every verb answers [`StoreError::Away`]. An error
     /// means that the settings cannot be used. Must be called within a Tokio runtime.
