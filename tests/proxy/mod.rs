@@ -20,4 +20,5 @@ mod requests;
 mod shutdown;
 mod streams;
 mod tls;
+mod upkeep;
 mod upstream_failures;
