@@ -13,7 +13,8 @@ pub(super) const MAX_TOKENISED_BYTES: usize = 2 * 1024 * 1024;
 /// How deep JSON is taken apart; what is deeper counts by its length.
 const MAX_DEPTH: usize = 16;
 
-/// What a string or a number inside of JSON costs beside its text, however a provider writes it into its prompt.
+/// What a name or a value inside of JSON costs beside its text, however a provider writes it into its prompt: also one
+/// that has no text, since a list of a million nulls is a long prompt too.
 const PIECE_TOKENS: i64 = 3;
 
 /// Loads the tables, so that no call waits for them.
@@ -146,12 +147,10 @@ impl Counter {
         let Some(deeper) = depth.checked_sub(1) else {
             return self.bytes(text);
         };
+        self.add(PIECE_TOKENS);
         match json::value(text) {
             Ok(Value::Null) => {}
-            Ok(Value::Text(piece)) => {
-                self.text(&piece);
-                self.add(PIECE_TOKENS);
-            }
+            Ok(Value::Text(piece)) => self.text(&piece),
             Ok(Value::Array(elements)) => {
                 for element in elements {
                     self.json_within(element.get(), deeper);
@@ -164,10 +163,7 @@ impl Counter {
                     self.json_within(value.get(), deeper);
                 }
             }
-            Ok(Value::Scalar) | Err(_) => {
-                self.bytes(text);
-                self.add(PIECE_TOKENS);
-            }
+            Ok(Value::Scalar) | Err(_) => self.bytes(text),
         }
     }
 }
@@ -209,6 +205,20 @@ mod tests {
         assert!(capped >= beyond && capped < long.len(), "{capped}");
         counter.text("é");
         assert_eq!(usize::try_from(counter.tokens()).unwrap(), capped + 2);
+    }
+
+    #[test]
+    fn json_without_texts_counts_no_less_than_it_is_written() {
+        for value in ["null", "[]", "{}", "[[], {}]", "true", "0"] {
+            let json = format!("[{value}{}]", format!(", {value}").repeat(50));
+            let mut counter = Counter::new(Vocabulary::O200k);
+            counter.json(&json);
+            let written = Vocabulary::O200k.count(&json);
+            assert!(
+                counter.tokens() >= i64::try_from(written).unwrap(),
+                "{value}"
+            );
+        }
     }
 
     proptest! {
