@@ -20,5 +20,6 @@ mod requests;
 mod shutdown;
 mod streams;
 mod tls;
+mod tricks;
 mod upkeep;
 mod upstream_failures;
