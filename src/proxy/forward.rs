@@ -145,7 +145,9 @@ impl Exchange {
     async fn send(&self, request: Request<UpstreamBody>) -> Result<Response<Incoming>, Refusal> {
         self.meter.forwarded();
         let sent = self.route.upstream.send(request).await;
-        if sent.is_err() {
+        // Where it is the caller's own body that breaks off, the upstream may have done its work from what came.
+        let cut_short = matches!(sent, Err(Refusal::BodyCutShort));
+        if sent.is_err() && !cut_short {
             self.meter.not_served();
         }
         sent

@@ -167,7 +167,7 @@ async fn buffered(body: Incoming, max_bytes: usize) -> Result<Bytes, Refusal> {
     match Limited::new(body, max_bytes).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge),
-        Err(_) => Err(invalid("the body ended too early", None)),
+        Err(_) => Err(Refusal::BodyCutShort),
     }
 }
 
