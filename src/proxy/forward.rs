@@ -73,7 +73,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         match call.reader {
             Reader::Stream(reader) => {
                 let response = exchange.send(request).await?;
-                if response.status().is_success() && !is_json(response.headers()) {
+                if response.status().is_success() && is_stream_of_events(response.headers()) {
                     let meter = StreamMeter::new(admitted.meter.clone(), reservation, reader);
                     self.metrics.upstream.record(sent.elapsed());
                     return Ok(self.streamed(&exchange, response, meter, &admitted));
@@ -279,11 +279,11 @@ async fn pump(
     reading.finish();
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+fn is_stream_of_events(headers: &HeaderMap) -> bool {
     let said = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let json = b"application/json";
-    said.and_then(|said| said.get(..json.len()))
-        .is_some_and(|said| said.eq_ignore_ascii_case(json))
+    let events = b"text/event-stream";
+    said.and_then(|said| said.get(..events.len()))
+        .is_some_and(|said| said.eq_ignore_ascii_case(events))
 }
 
 fn passed_through(response: Response<Incoming>, idle: Duration) -> Response<ProxyBody> {
