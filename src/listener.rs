@@ -1,6 +1,6 @@
-//! A plain HTTP/1.1 listener: the accept loop that the small listeners share.
+//! A plain HTTP/1.1 listener: the accept loop of every door, and of the mock upstream.
 //!
-//! Health, control and the mock upstream need nothing but this; the callers' listener has an order of its own.
+//! One loop, so that a bound on connections, a time limit for heads and a clean end are forgotten nowhere.
 
 use std::convert::Infallible;
 use std::error::Error;

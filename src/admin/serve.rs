@@ -2,9 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::interval;
 
 use super::connect;
 use super::failure::Failure;
@@ -14,6 +16,9 @@ use crate::ledger::{Ledger, PostgresLedger};
 use crate::proxy::{self, Addresses};
 use crate::quota::redis::RedisStore;
 use crate::telemetry;
+
+/// How often the partitions of the coming months are looked after.
+const PARTITIONS_EACH: Duration = Duration::from_hours(12);
 
 /// Runs the sidecar until it is told to stop.
 pub(super) async fn run(file: Option<&Path>, output: &Output) -> Result<(), Failure> {
@@ -34,7 +39,22 @@ pub(super) async fn run(file: Option<&Path>, output: &Output) -> Result<(), Fail
         );
     };
     let (store, ledger) = (Arc::new(store), Arc::new(ledger));
-    Ok(proxy::serve(config, store, ledger, Clock::System, announce, told).await?)
+    let partitions = tokio::spawn(keep_partitions(ledger.clone()));
+    let served = proxy::serve(config, store, ledger, Clock::System, announce, told).await;
+    partitions.abort();
+    Ok(served?)
+}
+
+/// Sees to it that the records of the coming months have partitions, for as long as the sidecar runs.
+async fn keep_partitions(ledger: Arc<PostgresLedger>) {
+    let mut looks = interval(PARTITIONS_EACH);
+    loop {
+        looks.tick().await;
+        // It comes again in time: partitions are made months ahead, and a record without one has the default's.
+        if let Err(error) = ledger.make_partitions().await {
+            tracing::warn!(%error, "the partitions of the coming months cannot be made");
+        }
+    }
 }
 
 /// SIGTERM, as an orchestrator sends it, or Ctrl-C. SIGHUP does not end it: some day it will reload routes.

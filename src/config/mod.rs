@@ -1,4 +1,4 @@
-//! The configuration: what the user typed, made usable once, at start and at each reload.
+//! The configuration: what the user typed, made usable once, at start.
 //!
 //! What is typed wrong, and what is not built yet, is an error that names the file, the key and the line; nothing is
 //! ever ignored. `config/default.toml` shows every setting with its default.
@@ -42,7 +42,7 @@ pub struct Config {
     pub ledger: LedgerConfig,
     /// What a credit is worth in USD; more than zero.
     pub credit_usd: Decimal,
-    /// The routes, the longest prefix first. [`Config::route`] finds the one for a path.
+    /// The routes, the longest prefix first: the first one that a path belongs to is the one it takes.
     pub routes: Vec<Route>,
     /// How refusals are worded.
     pub refusal: RefusalConfig,
@@ -112,13 +112,6 @@ impl Config {
     pub fn demo(text: &str) -> Result<Self, ConfigError> {
         let nothing = Environment::default();
         Self::read(Path::new("demo"), text, &nothing, Embedded::InMemory)
-    }
-
-    /// The route of a path and the rest of that path: the one with the longest prefix wins.
-    pub fn route<'c, 'p>(&'c self, path: &'p str) -> Option<(&'c Route, &'p str)> {
-        self.routes
-            .iter()
-            .find_map(|route| Some((route, route.rest(path)?)))
     }
 
     fn read(

@@ -140,11 +140,6 @@ impl Upstream {
         Uri::from_parts(parts).ok()
     }
 
-    /// The host and port, as the `Host` header names them.
-    pub fn authority(&self) -> &Authority {
-        &self.authority
-    }
-
     fn read(text: &str) -> Result<Self, &'static str> {
         let expected = "expected an address that begins with http:// or https://";
         let uri: Uri = text.parse().map_err(|_| expected)?;

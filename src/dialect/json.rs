@@ -40,6 +40,24 @@ pub(super) enum JsonError {
 const DUPLICATE: &str = "duplicate member";
 const TOO_MANY: &str = "too many items";
 
+/// A name as readers see it that do not tell cases apart, as Go's does not: long s and the Kelvin sign included.
+fn folded(name: &str) -> Cow<'_, str> {
+    if name
+        .bytes()
+        .all(|b| b.is_ascii() && !b.is_ascii_uppercase())
+    {
+        Cow::Borrowed(name)
+    } else {
+        Cow::Owned(name.to_uppercase().to_lowercase())
+    }
+}
+
+/// Whether a name is another than one of these here, and the same to such a reader.
+pub(super) fn is_disguised(name: &str, known: &[&str]) -> bool {
+    let folded = folded(name);
+    folded != name && known.contains(&folded.as_ref())
+}
+
 /// Reads one level of a value.
 pub(super) fn value(text: &str) -> Result<Value<'_>, JsonError> {
     let read = match text.trim_start().as_bytes().first() {
@@ -119,7 +137,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
                     }
                     members.push((name, value));
                 }
-                let mut names: Vec<&str> = members.iter().map(|(name, _)| name.as_ref()).collect();
+                let mut names: Vec<_> = members.iter().map(|(name, _)| folded(name)).collect();
                 names.sort_unstable();
                 if names.windows(2).any(|pair| pair[0] == pair[1]) {
                     return Err(de::Error::custom(DUPLICATE));
@@ -138,8 +156,13 @@ mod tests {
 
     #[test]
     fn a_member_named_twice_is_an_error_however_it_is_spelt() {
-        let twice = value(r#"{"model": 1, "mod\u0065l": 2}"#);
-        assert!(matches!(twice, Err(JsonError::Duplicate)));
+        for twice in [
+            r#"{"model": 1, "mod\u0065l": 2}"#,
+            r#"{"model": 1, "Model": 2}"#,
+            "{\"max_tokens\": 1, \"max_to\u{212A}en\u{17F}\": 2}",
+        ] {
+            assert!(matches!(value(twice), Err(JsonError::Duplicate)), "{twice}");
+        }
         assert!(
             matches!(value(r#"{"a": {"b": 1}, "b": 2}"#), Ok(Value::Object(members)) if members.len() == 2)
         );

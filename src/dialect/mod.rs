@@ -63,6 +63,8 @@ pub struct Answered {
     pub usage: Option<Usage>,
     /// The same, as the JSON text that the provider wrote.
     pub usage_json: Option<String>,
+    /// Output has passed in a stream since the usage was reported, so the usage does not know of it.
+    pub usage_is_behind: bool,
     /// The tokens of the output that has passed in a stream, by our own count: what a broken stream is charged for.
     pub output_seen: i64,
     /// How many events of a stream were not what they should be, so nothing was read from them.

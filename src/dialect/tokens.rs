@@ -13,7 +13,8 @@ pub(super) const MAX_TOKENISED_BYTES: usize = 2 * 1024 * 1024;
 /// How deep JSON is taken apart; what is deeper counts by its length.
 const MAX_DEPTH: usize = 16;
 
-/// What a string or a number inside of JSON costs beside its text, however a provider writes it into its prompt.
+/// What a name or a value inside of JSON costs beside its text, however a provider writes it into its prompt: also one
+/// that has no text, since a list of a million nulls is a long prompt too.
 const PIECE_TOKENS: i64 = 3;
 
 /// Loads the tables, so that no call waits for them.
@@ -37,7 +38,8 @@ pub fn count_output(model: &str, text: &str) -> i64 {
 pub(super) enum Vocabulary {
     O200k,
     Cl100k,
-    /// Another maker's. Twice what cl100k needs is taken to be enough, and a token a byte always is.
+    /// Another maker's. Twice what cl100k needs is taken to be enough, and a token a byte always is. But cl100k has
+    /// tokens for whole lines of spaces or dashes that others lack: four bytes a token is the least that counts.
     Unknown,
 }
 
@@ -86,7 +88,9 @@ impl Vocabulary {
         match self {
             Self::O200k => tokenizer(o200k_base()),
             Self::Cl100k => tokenizer(cl100k_base()),
-            Self::Unknown => text.len().min(2 * tokenizer(cl100k_base())),
+            Self::Unknown => {
+                (2 * tokenizer(cl100k_base())).clamp(text.len().div_ceil(4), text.len())
+            }
         }
     }
 }
@@ -146,12 +150,10 @@ impl Counter {
         let Some(deeper) = depth.checked_sub(1) else {
             return self.bytes(text);
         };
+        self.add(PIECE_TOKENS);
         match json::value(text) {
             Ok(Value::Null) => {}
-            Ok(Value::Text(piece)) => {
-                self.text(&piece);
-                self.add(PIECE_TOKENS);
-            }
+            Ok(Value::Text(piece)) => self.text(&piece),
             Ok(Value::Array(elements)) => {
                 for element in elements {
                     self.json_within(element.get(), deeper);
@@ -164,10 +166,7 @@ impl Counter {
                     self.json_within(value.get(), deeper);
                 }
             }
-            Ok(Value::Scalar) | Err(_) => {
-                self.bytes(text);
-                self.add(PIECE_TOKENS);
-            }
+            Ok(Value::Scalar) | Err(_) => self.bytes(text),
         }
     }
 }
@@ -194,6 +193,7 @@ mod tests {
             assert_eq!(Vocabulary::of(model), vocabulary, "{model}");
         }
         // The counts of OpenAI's cookbook, so that the two tables cannot be swapped.
+        assert!(Vocabulary::Unknown.count(&" ".repeat(8_000)) >= 2_000);
         let text = "お誕生日おめでとう";
         assert_eq!(Vocabulary::O200k.count(text), 8);
         assert_eq!(Vocabulary::Cl100k.count(text), 9);
@@ -209,6 +209,20 @@ mod tests {
         assert!(capped >= beyond && capped < long.len(), "{capped}");
         counter.text("é");
         assert_eq!(usize::try_from(counter.tokens()).unwrap(), capped + 2);
+    }
+
+    #[test]
+    fn json_without_texts_counts_no_less_than_it_is_written() {
+        for value in ["null", "[]", "{}", "[[], {}]", "true", "0"] {
+            let json = format!("[{value}{}]", format!(", {value}").repeat(50));
+            let mut counter = Counter::new(Vocabulary::O200k);
+            counter.json(&json);
+            let written = Vocabulary::O200k.count(&json);
+            assert!(
+                counter.tokens() >= i64::try_from(written).unwrap(),
+                "{value}"
+            );
+        }
     }
 
     proptest! {

@@ -2,16 +2,21 @@
 
 use uuid::Uuid;
 
-use crate::quota::{ChangeSeq, Epoch, Header, OutSeq, RunId, STORE_FORMAT, ShardView};
+use crate::quota::{
+    ChangeSeq, Epoch, Header, OutSeq, RunId, STORE_FORMAT, ShardId, ShardView, Store, StoreError,
+};
 
 /// The first life of a shard.
 const FIRST_EPOCH: Epoch = Epoch(1);
 
+/// A shard's life in the store, and the server that keeps it.
+pub type Home = (Epoch, RunId);
+
 /// A shard as the ledger knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardRow {
-    /// Its life in the store, and the server that keeps it; `None` until the store was opened for the first time.
-    pub home: Option<(Epoch, RunId)>,
+    /// `None` until the store was opened for the first time.
+    pub home: Option<Home>,
     /// Every outbox entry up to this one is in the ledger.
     pub flushed_seq: OutSeq,
     /// The number of the last change.
@@ -20,7 +25,7 @@ pub struct ShardRow {
 
 /// What to do about a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+enum Verdict {
     /// It was never used: write this header, then look again.
     Open(Header),
     /// Store and ledger agree.
@@ -29,8 +34,29 @@ pub enum Verdict {
     Lost(String),
 }
 
-/// Compares the row, locked, with what the store said after that.
-pub fn compare(install: Uuid, row: &ShardRow, view: &ShardView) -> Verdict {
+/// Where a shard is, or in words why the store has lost it. Its row is locked by the caller, so what the store says here
+/// is no older than what the row says. A shard that was never used is opened.
+pub async fn look<S: Store>(
+    install: Uuid,
+    shard: ShardId,
+    row: &ShardRow,
+    store: &S,
+) -> Result<Result<Home, String>, StoreError> {
+    let mut view = store.view(shard).await?;
+    let mut verdict = compare(install, row, &view);
+    if let Verdict::Open(header) = &verdict {
+        store.open(shard, header).await?;
+        view = store.view(shard).await?;
+        verdict = compare(install, row, &view);
+    }
+    Ok(match verdict {
+        Verdict::Agreed(epoch) => Ok((epoch, view.run_id)),
+        Verdict::Lost(reason) => Err(reason),
+        Verdict::Open(_) => Err("the header just written is not there".into()),
+    })
+}
+
+fn compare(install: Uuid, row: &ShardRow, view: &ShardView) -> Verdict {
     let expected = row.home.as_ref().map(|(epoch, _)| *epoch);
     let Some(header) = &view.header else {
         if expected.is_some() {

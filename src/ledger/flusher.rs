@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::applier::Applier;
@@ -48,6 +49,9 @@ pub enum FlushError {
     Store(#[from] StoreError),
 }
 
+/// Whoever is told of the entries that have reached the ledger.
+type Listener = Box<dyn Fn(&[Entry]) + Send + Sync>;
+
 /// Flushes shards.
 pub struct Flusher<S, L> {
     store: Arc<S>,
@@ -55,8 +59,10 @@ pub struct Flusher<S, L> {
     keeper: Arc<Keeper<S, L>>,
     applier: Arc<Applier<S, L>>,
     dirty: DirtyShards,
+    /// One at a time: whoever waits for the last flush of a sidecar must not overtake the one that is under way.
+    turn: Mutex<()>,
     standing: Standing,
-    tell: Box<dyn Fn(&[Entry]) + Send + Sync>,
+    tell: Listener,
 }
 
 impl<S: Store, L: Ledger> Flusher<S, L> {
@@ -71,6 +77,7 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
     ) -> Self {
         Self {
             dirty: DirtyShards::new(store.shards()),
+            turn: Mutex::new(()),
             store,
             ledger,
             keeper,
@@ -106,12 +113,12 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
         let mut next_at = Instant::now();
         let mut pause = PAUSE_AT_FIRST;
         loop {
-            if timeout(next_at - Instant::now(), self.dirty.wait())
-                .await
-                .is_ok()
-            {
+            let marked = timeout(next_at - Instant::now(), self.dirty.wait()).await;
+            if marked.is_ok() {
                 sleep(GATHER).await;
-            } else {
+            }
+            // Looked at after a mark too: a sidecar that always has something to do has a round to make all the same.
+            if Instant::now() >= next_at {
                 let to_next = ROUND / u32::from(shards);
                 next_at = Instant::now() + to_next.mul_f64(rand::random_range(0.5..1.5));
                 self.dirty.mark(ShardId(next));
@@ -126,8 +133,10 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
         }
     }
 
-    /// Flushes what is marked; what fails stays marked. Says whether all went well.
+    /// Flushes what is marked, once a flush that is under way is done; what fails stays marked. Says whether all went
+    /// well.
     pub async fn flush_dirty(&self) -> bool {
+        let _turn = self.turn.lock().await;
         let mut well = true;
         for shard in self.dirty.take() {
             if self.store.adopted(shard).is_none() {

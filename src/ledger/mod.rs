@@ -12,7 +12,6 @@ use crate::quota::{
     StoreError,
 };
 
-mod any;
 mod applier;
 pub mod audit;
 mod batch;
@@ -27,7 +26,6 @@ pub mod postgres;
 mod record;
 mod standing;
 
-pub use any::AnyLedger;
 pub use applier::{Applier, ApplyError};
 pub use batch::UsageRecord;
 pub use check::ShardRow;

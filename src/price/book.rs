@@ -112,11 +112,6 @@ impl PriceBook {
         })
     }
 
-    /// Every entry, in the order they were made.
-    pub fn entries(&self) -> &[PriceEntry] {
-        &self.entries
-    }
-
     fn active(&self, model: &Model, at: UnixMs) -> Option<&PriceEntry> {
         let entries = model.entries.iter().rev();
         entries

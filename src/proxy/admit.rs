@@ -190,7 +190,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
             Demand::Tokens { .. } => {
                 let markup = route.config.markup_percent.or(snapshot.markup_percent);
                 let markup = markup.unwrap_or(current.markup_percent);
-                self.tariff(route, &call.model, markup, at)?
+                self.tariff(&current, route, &call.model, markup, at)?
             }
         };
         let quote = Quote::new(tariff, call.demand.clone());
@@ -229,12 +229,12 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
 
     fn tariff(
         &self,
+        current: &prices::Current,
         route: &Route,
         model: &str,
         markup_percent: Decimal,
         at: UnixMs,
     ) -> Result<Tariff, Refusal> {
-        let current = self.prices.load();
         match (
             current.book.find(&route.provider, model, at),
             route.config.unpriced,

@@ -73,7 +73,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         match call.reader {
             Reader::Stream(reader) => {
                 let response = exchange.send(request).await?;
-                if response.status().is_success() && !is_json(response.headers()) {
+                if response.status().is_success() && is_stream_of_events(response.headers()) {
                     let meter = StreamMeter::new(admitted.meter.clone(), reservation, reader);
                     self.metrics.upstream.record(sent.elapsed());
                     return Ok(self.streamed(&exchange, response, meter, &admitted));
@@ -145,7 +145,9 @@ impl Exchange {
     async fn send(&self, request: Request<UpstreamBody>) -> Result<Response<Incoming>, Refusal> {
         self.meter.forwarded();
         let sent = self.route.upstream.send(request).await;
-        if sent.is_err() {
+        // Where it is the caller's own body that breaks off, the upstream may have done its work from what came.
+        let cut_short = matches!(sent, Err(Refusal::BodyCutShort));
+        if sent.is_err() && !cut_short {
             self.meter.not_served();
         }
         sent
@@ -277,11 +279,11 @@ async fn pump(
     reading.finish();
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+fn is_stream_of_events(headers: &HeaderMap) -> bool {
     let said = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let json = b"application/json";
-    said.and_then(|said| said.get(..json.len()))
-        .is_some_and(|said| said.eq_ignore_ascii_case(json))
+    let events = b"text/event-stream";
+    said.and_then(|said| said.get(..events.len()))
+        .is_some_and(|said| said.eq_ignore_ascii_case(events))
 }
 
 fn passed_through(response: Response<Incoming>, idle: Duration) -> Response<ProxyBody> {

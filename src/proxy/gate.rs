@@ -71,6 +71,10 @@ pub const COUNTED_IN_PLACE_UP_TO_BYTES: usize = 64 * 1024;
 pub async fn gate(route: &Route, request: Request<Incoming>) -> Result<Gated, Refusal> {
     let path = request.uri().path();
     refuse_ambiguous(path)?;
+    if matches!(request.method().as_str(), "TRACE" | "TRACK" | "CONNECT") {
+        // The answer to a trace is the request as it arrived: with the route's own credential in it.
+        return Err(Refusal::path_not_allowed(path));
+    }
     let path = route.config.rest(path).unwrap_or_default().to_owned();
     let (head, body) = request.into_parts();
     refuse_too_large(&head.headers, route.config.max_body_bytes)?;
@@ -163,7 +167,7 @@ async fn buffered(body: Incoming, max_bytes: usize) -> Result<Bytes, Refusal> {
     match Limited::new(body, max_bytes).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge),
-        Err(_) => Err(invalid("the body ended too early", None)),
+        Err(_) => Err(Refusal::BodyCutShort),
     }
 }
 

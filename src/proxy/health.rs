@@ -15,10 +15,9 @@ use hyper::service::service_fn;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::json;
-use time::format_description::well_known::Rfc3339;
 use tokio::net::TcpListener;
 
-use crate::clock::UnixMs;
+use crate::ledger::Away;
 use crate::listener::{self, Bounds};
 use crate::telemetry::Telemetry;
 
@@ -37,6 +36,8 @@ pub enum Dependency {
     Ledger,
     /// The task that carries the ledger's changes to the store (rule 20).
     Applier,
+    /// The task that carries the outbox to the ledger (rule 19).
+    Flusher,
 }
 
 /// Whether calls are served, and if not, why; shared by the tasks that notice.
@@ -58,12 +59,6 @@ enum Phase {
     Draining,
 }
 
-#[derive(Debug, Clone)]
-struct Away {
-    since: UnixMs,
-    reason: String,
-}
-
 impl Readiness {
     /// The listeners are open and the first checks are done.
     pub fn serving(&self) {
@@ -75,18 +70,13 @@ impl Readiness {
         self.0.lock().phase = Phase::Draining;
     }
 
-    /// A dependency is away since a moment. Told again, the first moment stays. The reason is shown: no secrets in it.
-    pub fn away(&self, dependency: Dependency, since: UnixMs, reason: impl Into<String>) {
-        let reason = reason.into();
-        let away = &mut self.0.lock().away;
-        away.entry(dependency)
-            .and_modify(|known| known.reason.clone_from(&reason))
-            .or_insert(Away { since, reason });
-    }
-
-    /// A dependency is there, or there again.
-    pub fn set_ready(&self, dependency: Dependency) {
-        self.0.lock().away.remove(&dependency);
+    /// What a dependency's tasks say of it: away, or `None` where it answers. The reason is shown: no secrets in it.
+    pub fn note(&self, dependency: Dependency, away: Option<Away>) {
+        let known = &mut self.0.lock().away;
+        match away {
+            Some(away) => known.insert(dependency, away),
+            None => known.remove(&dependency),
+        };
     }
 
     /// Whether calls are served.
@@ -102,7 +92,7 @@ impl Readiness {
             .away
             .iter()
             .map(|(dependency, away)| {
-                let since = away.since.to_utc().format(&Rfc3339).unwrap_or_default();
+                let since = away.since.to_rfc3339();
                 json!({"dependency": dependency, "since": since, "reason": away.reason})
             })
             .collect();
@@ -178,6 +168,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::clock::UnixMs;
 
     async fn get(path: &str, readiness: &Readiness) -> (StatusCode, String) {
         let response = answer(&Method::GET, path, readiness, &Telemetry::new());
@@ -199,9 +190,13 @@ mod tests {
         readiness.serving();
         assert_eq!(ask().await.0, StatusCode::OK);
 
-        readiness.away(Dependency::Store, UnixMs(0), "refused");
-        readiness.away(Dependency::Store, UnixMs(9000), "timed out");
-        readiness.away(Dependency::Ledger, UnixMs(1000), "refused");
+        let away = |since, reason: &str| {
+            let (since, reason) = (UnixMs(since), reason.to_owned());
+            Some(Away { since, reason })
+        };
+        readiness.note(Dependency::Store, away(0, "refused"));
+        readiness.note(Dependency::Store, away(0, "timed out"));
+        readiness.note(Dependency::Ledger, away(1000, "refused"));
         let (status, body) = ask().await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         let since = json!({
@@ -212,9 +207,9 @@ mod tests {
         assert_eq!(body["away"][0], since);
         assert_eq!(body["away"][1]["dependency"], "ledger");
 
-        readiness.set_ready(Dependency::Store);
+        readiness.note(Dependency::Store, None);
         assert!(!readiness.is_ready());
-        readiness.set_ready(Dependency::Ledger);
+        readiness.note(Dependency::Ledger, None);
         assert!(readiness.is_ready());
         readiness.draining();
         assert_eq!(ask().await.0, StatusCode::SERVICE_UNAVAILABLE);

@@ -172,23 +172,34 @@ impl Meter {
     }
 
     fn assess(&self, watched: &Watched) -> Assessment {
-        let seen = Usage {
-            output_tokens: watched.answered.output_seen,
-            ..Usage::of_input(self.input_estimate())
-        };
-        let mut assessment = match (watched.stage, watched.answered.usage) {
-            (Stage::NotServed, _) => return Assessment::nothing(&self.quote.tariff),
-            (Stage::Forwarded, Some(usage)) => self.price(watched, usage),
-            (Stage::Forwarded, None) => {
-                let mut assessment = self.price(watched, seen);
-                let floor = Nanos(self.quote.charge_claim().floor);
-                assessment.charged.charge = assessment.charged.charge.max(floor);
-                assessment
+        if watched.stage == Stage::NotServed {
+            return Assessment::nothing(&self.quote.tariff);
+        }
+        let answered = &watched.answered;
+        let mut assessment = match answered.usage.map(|usage| self.price(watched, usage)) {
+            Some(reported) if !answered.usage_is_behind => reported,
+            // What went by counts, unless a usage that came before the last of it is more already.
+            reported => {
+                let seen = self.price_seen(watched);
+                let reported = reported.filter(|it| it.charged.charge > seen.charged.charge);
+                reported.unwrap_or(seen)
             }
         };
         if self.facts.mode == Mode::Off {
             assessment.charged.charge = Nanos::ZERO;
         }
+        assessment
+    }
+
+    /// Charges the input and the output that was seen, and never less than the floor.
+    fn price_seen(&self, watched: &Watched) -> Assessment {
+        let seen = Usage {
+            output_tokens: watched.answered.output_seen,
+            ..Usage::of_input(self.input_estimate())
+        };
+        let mut assessment = self.price(watched, seen);
+        let floor = Nanos(self.quote.charge_claim().floor);
+        assessment.charged.charge = assessment.charged.charge.max(floor);
         assessment
     }
 

@@ -50,6 +50,9 @@ pub enum Refusal {
     /// The body is beyond the route's bound.
     #[error("the body is larger than this route takes")]
     BodyTooLarge,
+    /// The caller broke it off.
+    #[error("the body ended too early")]
+    BodyCutShort,
     /// No route has such a prefix.
     #[error("no route is configured for this path")]
     UnknownRoute,
@@ -99,7 +102,7 @@ impl Refusal {
             Self::PathNotAllowed(_) => "path_not_allowed",
             Self::Short(shortage) => shortage.kind.code(),
             Self::AboveMaxCharge { .. } => "request_exceeds_budget",
-            Self::InvalidRequest { .. } => "invalid_request",
+            Self::InvalidRequest { .. } | Self::BodyCutShort => "invalid_request",
             Self::BodyTooLarge => "request_too_large",
             Self::UnknownRoute => "unknown_route",
             Self::ModelNotPriced(_) => "model_not_priced",
@@ -118,7 +121,9 @@ impl Refusal {
                 Kind::WindowExhausted | Kind::InFlight => StatusCode::TOO_MANY_REQUESTS,
             },
             Self::AboveMaxCharge { .. } => settings.exhausted_status,
-            Self::InvalidRequest { .. } | Self::ModelNotPriced(_) => StatusCode::BAD_REQUEST,
+            Self::InvalidRequest { .. } | Self::BodyCutShort | Self::ModelNotPriced(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnknownRoute => StatusCode::NOT_FOUND,
             Self::QuotaUnavailable(_) => StatusCode::SERVICE_UNAVAILABLE,

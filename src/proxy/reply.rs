@@ -65,10 +65,6 @@ pub fn add_headers(
     let states: Vec<_> = lines.iter().zip(&admitted.seen.lines).collect();
     add_rate_limits(headers, &states, now);
     for (resource, names) in OPENAI {
-        // The upstream's speak of the operator's account, not of the caller's.
-        for name in &names {
-            headers.remove(name);
-        }
         // Of several windows, the one that is nearest to its limit.
         let of_it = states
             .iter()

@@ -60,13 +60,24 @@ impl Routes {
 /// Refuses paths that an upstream may read as another than the one that was metered.
 pub fn refuse_ambiguous(path: &str) -> Result<(), Refusal> {
     let lower = path.to_ascii_lowercase();
-    let encoded = ["%2f", "%5c", "%2e", "%25", "%00", "\\", ";"];
+    let encoded = ["%2f", "%5c", "%25", "%00", "\\", ";"];
     let dotted = |segment: &str| segment == "." || segment == "..";
     if path.contains("//")
         || path.split('/').any(dotted)
         || encoded.iter().any(|e| lower.contains(e))
+        || escapes_for_nothing(path)
     {
         return Err(Refusal::path_not_allowed(path));
     }
     Ok(())
+}
+
+/// Whether it escapes what needs no escape (RFC 3986, section 2.3): `/%74ools` may be `/tools` to an upstream, and here
+/// be on a cheaper route. What is no escape at all may be anything.
+fn escapes_for_nothing(path: &str) -> bool {
+    path.split('%').skip(1).any(|escaped| {
+        let code = escaped.get(..2).map(|hex| u8::from_str_radix(hex, 16));
+        let Some(Ok(byte)) = code else { return true };
+        byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+    })
 }

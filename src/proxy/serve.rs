@@ -26,7 +26,7 @@ use super::{Sidecar, control, health};
 use crate::clock::Clock;
 use crate::config::{Config, Meter};
 use crate::dialect;
-use crate::ledger::{Applier, Away, Flusher, Keeper, Ledger, Loader};
+use crate::ledger::{Applier, Flusher, Keeper, Ledger, Loader};
 use crate::listener::{self, Bounds};
 use crate::quota::{
     AccountId, Outcome, Progressed, Settler, SettlerSettings, ShardId, Store, Surroundings,
@@ -205,8 +205,8 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
             applier.clone(),
             clock.clone(),
         );
-        let (flushed, now) = (metrics.clone(), clock.clone());
-        let flusher = Arc::new(flusher.telling(move |entries| flushed.flushed(entries, now.now())));
+        let (counts, now) = (metrics.clone(), clock.clone());
+        let flusher = Arc::new(flusher.telling(move |entries| counts.flushed(entries, now.now())));
         let loader = Arc::new(Loader::new(store.clone(), ledger.clone()));
         let deadline = Duration::from_millis(config.store.deadline_ms.unsigned_abs());
         let settings = SettlerSettings {
@@ -308,17 +308,14 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
     }
 
     fn look(&self, readiness: &Readiness) {
-        let tell = |dependency, away: Option<Away>| match away {
-            Some(away) => readiness.away(dependency, away.since, away.reason),
-            None => readiness.set_ready(dependency),
-        };
         let health = self.keeper.health();
         self.metrics
             .store_up(health.store.is_none() && health.lost.is_none());
         self.metrics.ledger_up(health.ledger.is_none());
-        tell(Dependency::Store, health.store.or(health.lost));
-        tell(Dependency::Ledger, health.ledger);
-        tell(Dependency::Applier, self.applier.away());
+        readiness.note(Dependency::Store, health.store.or(health.lost));
+        readiness.note(Dependency::Ledger, health.ledger);
+        readiness.note(Dependency::Applier, self.applier.away());
+        readiness.note(Dependency::Flusher, self.flusher.away());
         self.metrics
             .endings_waiting(self.settler.open_or_ending() as u64);
     }

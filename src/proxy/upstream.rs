@@ -140,14 +140,18 @@ impl Upstream {
 }
 
 fn why_unreachable(error: &(dyn Error + 'static)) -> Refusal {
+    let mut why = Refusal::UpstreamUnreachable;
     let mut cause = Some(error);
     while let Some(error) = cause {
         if error.is::<LengthLimitError>() {
             return Refusal::BodyTooLarge;
         }
+        if error.downcast_ref().is_some_and(hyper::Error::is_user) {
+            why = Refusal::BodyCutShort;
+        }
         cause = error.source();
     }
-    Refusal::UpstreamUnreachable
+    why
 }
 
 /// Drops what speaks of one connection only, on either side.

@@ -17,6 +17,8 @@ use super::wait::until;
 
 /// The header that names a script.
 pub const SCRIPT: &str = "x-script";
+/// The header of a call whose script begins when its head is there, whatever becomes of its body.
+pub const HASTY: &str = "x-hasty";
 
 /// One step of a script.
 #[derive(Clone)]
@@ -220,6 +222,9 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Arrived> {
         request
             .headers
             .push((name.to_owned(), value.trim().to_owned()));
+    }
+    if request.header(HASTY).is_some() {
+        return Some(request);
     }
     if let Some(length) = request.header("content-length") {
         request.body.resize(length.parse().ok()?, 0);

@@ -28,12 +28,12 @@ async fn a_grant_counts_at_the_next_call_on_every_sidecar() {
             let call = account.scripted_chat(sidecar, &script, &chat(5));
             call.send().await.refused(402, "insufficient_quota");
         }
-        account.grant("0.00003");
+        account.grant("0.00004");
         let call = account.scripted_chat(sidecars[round], &script, &chat(5));
         call.send().await.is(200);
         account.until_records(round + 1).await;
     }
-    assert_eq!(account.available(), 60_000 - 2 * CHARGE);
+    assert_eq!(account.available(), 80_000 - 2 * CHARGE);
     installation.verify();
 }
 
@@ -164,7 +164,7 @@ async fn an_overage_lets_the_wallet_go_below_zero_so_far_and_no_further() {
     let script = served();
     let call = || account.scripted_chat(sidecar, &script, &chat(5));
     call().send().await.refused(402, "insufficient_quota");
-    installation.run(&["account", "set", &account.id, "--overage", "0.00003"]);
+    installation.run(&["account", "set", &account.id, "--overage", "0.00004"]);
     let answer = call().send().await.is(200);
     assert_eq!(
         answer.header("x-tollgate-balance"),
@@ -174,7 +174,7 @@ async fn an_overage_lets_the_wallet_go_below_zero_so_far_and_no_further() {
     let refused = call().send().await;
     assert_eq!(refused.status, 402, "{}", refused.text());
     let violation = &refused.explanation()["violations"][0];
-    assert_eq!(violation["limit"].as_i64(), Some(30_000 - CHARGE));
+    assert_eq!(violation["limit"].as_i64(), Some(40_000 - CHARGE));
     assert_eq!(account.available(), -CHARGE);
     installation.verify();
 }

@@ -20,4 +20,6 @@ mod requests;
 mod shutdown;
 mod streams;
 mod tls;
+mod tricks;
+mod upkeep;
 mod upstream_failures;

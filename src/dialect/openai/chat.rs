@@ -219,6 +219,8 @@ mod tests {
                 "max_completion_tokens",
             ),
             (r#", "n": 0"#, "n"),
+            (r#", "N": 128"#, "N"),
+            (r#", "MAX_Tokens": 9"#, "MAX_Tokens"),
             (r#", "n": 129"#, "n"),
             (r#", "stream": "yes""#, "stream"),
             (r#", "web_search_options": {}"#, "web_search_options"),
@@ -236,6 +238,10 @@ mod tests {
             (
                 r#"{"model": "m", "messages": [{"role": "user", "content": {"secret": 1}}]}"#,
                 Some("messages[0].content"),
+            ),
+            (
+                r#"{"model": "m", "messages": [{"role": "user", "Content": [{"type": "image_url"}]}]}"#,
+                Some("Content"),
             ),
             (
                 r#"{"model": "m", "messages": ["secret"]}"#,

@@ -21,6 +21,19 @@ const AUDIO_BYTES_PER_TOKEN: usize = 100;
 const FILE_PAGES: i64 = 100;
 /// The text of a dense page.
 const PAGE_TOKENS: i64 = 2_000;
+/// The names in messages and their parts that decide what these come to.
+const DECIDING: [&str; 10] = [
+    "content",
+    "audio",
+    "type",
+    "text",
+    "image_url",
+    "detail",
+    "input_audio",
+    "data",
+    "file",
+    "file_data",
+];
 
 /// The tokens of an image at the most, by the detail it is seen in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,6 +161,7 @@ impl Messages<'_> {
         let mut tokens = self.image.high;
         // Some makers take the address itself in place of the object.
         if let Value::Object(members) = request::value(at, raw)? {
+            request::refuse_disguised(&members, &DECIDING)?;
             for (name, value) in members {
                 match (name.as_ref(), value.get()) {
                     ("detail", "\"low\"") => tokens = self.image.low,
@@ -189,7 +203,10 @@ impl Messages<'_> {
 
 fn object<'a>(at: &str, raw: &'a RawValue) -> Result<Members<'a>, InvalidRequest> {
     match request::value(at, raw)? {
-        Value::Object(members) => Ok(members),
+        Value::Object(members) => {
+            request::refuse_disguised(&members, &DECIDING)?;
+            Ok(members)
+        }
         _ => Err(InvalidRequest::must(at, "an object")),
     }
 }

@@ -10,6 +10,21 @@ use serde_json::value::RawValue;
 use crate::dialect::json::{self, JsonError, Members, Value};
 
 const MAX_MODEL_BYTES: usize = 256;
+/// The fields that decide what a call may cost. Some upstreams take `N` for `n`: nobody else may write them so.
+const DECIDING: [&str; 12] = [
+    "model",
+    "messages",
+    "input",
+    "n",
+    "max_tokens",
+    "max_completion_tokens",
+    "stream",
+    "stream_options",
+    "prediction",
+    "service_tier",
+    "web_search_options",
+    "search_parameters",
+];
 
 /// A body that is malformed, or asks for what cannot be metered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +67,18 @@ pub(super) fn value<'a>(param: &str, raw: &'a RawValue) -> Result<Value<'a>, Inv
     json::value(raw.get()).map_err(|error| InvalidRequest::json(Some(param), &error))
 }
 
+/// Refuses names that an upstream may take for one of these, and that were not read as it.
+pub(super) fn refuse_disguised(
+    members: &Members<'_>,
+    known: &[&str],
+) -> Result<(), InvalidRequest> {
+    let mut names = members.iter().map(|(name, _)| name);
+    match names.find(|name| json::is_disguised(name, known)) {
+        Some(name) => Err(InvalidRequest::must(name, "written in lower case")),
+        None => Ok(()),
+    }
+}
+
 /// The top-level fields of a body, none twice.
 #[derive(Debug)]
 pub(super) struct Fields<'a>(Members<'a>);
@@ -64,7 +91,10 @@ impl<'a> Fields<'a> {
         };
         let text = str::from_utf8(body).map_err(|_| error("the body is not UTF-8"))?;
         match json::value(text).map_err(|error| InvalidRequest::json(None, &error))? {
-            Value::Object(members) => Ok(Self(members)),
+            Value::Object(members) => {
+                refuse_disguised(&members, &DECIDING)?;
+                Ok(Self(members))
+            }
             _ => Err(error("the body must be a JSON object")),
         }
     }

@@ -105,6 +105,7 @@ impl Chunks {
                 self.delta(delta);
             }
         }
+        self.answered.usage_is_behind |= self.counter.tokens() > self.answered.output_seen;
         self.answered.output_seen = self.counter.tokens();
         let Some(reported) = chunk.usage.filter(|usage| usage.get() != "null") else {
             return Fate::Pass;
@@ -113,6 +114,7 @@ impl Chunks {
         if let Some(usage) = usage::read(Metered::Chat, reported.get()) {
             self.answered.usage = Some(usage);
             self.answered.usage_json = Some(reported.get().to_owned());
+            self.answered.usage_is_behind = false;
         }
         if self.hide_usage_event && has_no_choices {
             return Fate::Withhold;
@@ -264,6 +266,16 @@ mod tests {
         assert_eq!(answered.usage.unwrap().output_tokens, 0);
         assert_eq!(out, event.as_bytes());
         assert!(!is_complete, "a stream without its end is broken");
+        assert!(!answered.usage_is_behind);
+        let (answered, ..) = read(
+            reader(true),
+            &[
+                event.as_bytes(),
+                event.as_bytes(),
+                STREAM.split_inclusive("\n\n").nth(1).unwrap().as_bytes(),
+            ],
+        );
+        assert!(answered.usage_is_behind, "output came after it");
     }
 
     #[test]

@@ -6,9 +6,9 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::change::{LockedShard, column};
-use crate::ledger::check::{Verdict, compare};
+use crate::ledger::check::{Home, look};
 use crate::ledger::{CheckError, Checked, LedgerError};
-use crate::quota::{Epoch, RunId, ShardId, Store};
+use crate::quota::{ShardId, Store};
 
 const MOVE_IN: &str = "UPDATE shard SET epoch = $2, run_id = $3 WHERE id = $1";
 
@@ -20,23 +20,15 @@ pub(super) async fn check<S: Store>(
 ) -> Result<Checked, CheckError> {
     let mut tx = conn.begin().await.map_err(LedgerError::from)?;
     let locked = LockedShard::lock(&mut tx, shard).await?;
-    let mut view = store.view(shard).await?;
-    let mut verdict = compare(install, &locked.row, &view);
-    if let Verdict::Open(header) = &verdict {
-        store.open(shard, header).await?;
-        view = store.view(shard).await?;
-        verdict = compare(install, &locked.row, &view);
-    }
-    let checked = match verdict {
-        Verdict::Agreed(epoch) => {
-            let home = (epoch, view.run_id);
+    let checked = match look(install, shard, &locked.row, store).await? {
+        Ok(home) => {
+            let epoch = home.0;
             if locked.row.home.as_ref() != Some(&home) {
                 move_in(&mut tx, shard, home).await?;
             }
             Checked::Agreed(epoch)
         }
-        Verdict::Lost(reason) => Checked::Lost(reason),
-        Verdict::Open(_) => Checked::Lost("the header just written is not there".into()),
+        Err(reason) => Checked::Lost(reason),
     };
     tx.commit().await.map_err(LedgerError::from)?;
     Ok(checked)
@@ -45,7 +37,7 @@ pub(super) async fn check<S: Store>(
 async fn move_in(
     tx: &mut PgConnection,
     shard: ShardId,
-    (epoch, run_id): (Epoch, RunId),
+    (epoch, run_id): Home,
 ) -> Result<(), LedgerError> {
     sqlx::query(MOVE_IN)
         .bind(column(shard))

@@ -242,6 +242,14 @@ impl Call<'_> {
 }
 
 impl State {
+    /// Takes note that the server closed a connection. A Cluster's client goes on with the nodes it has left, so whichever
+    /// it loses, it is the present connection that broke.
+    fn closed(&self, made_as: Generation) {
+        let present = self.live.read().generation;
+        let generation = if self.is_cluster { present } else { made_as };
+        self.broke(generation, "the connection was closed");
+    }
+
     /// Takes note that a connection broke. Of a single server a new one is made at once; a Cluster's own client looks
     /// after its nodes, but all shards are to be checked again.
     fn broke(&self, generation: Generation, why: &str) {
@@ -296,7 +304,7 @@ async fn connect(
         if push.kind == PushKind::Disconnection
             && let Some(state) = weak.upgrade()
         {
-            state.broke(generation, "the connection was closed");
+            state.closed(generation);
         }
         Ok::<(), Infallible>(())
     };
@@ -347,5 +355,32 @@ fn store_error(error: &RedisError, within: Duration) -> StoreError {
         | ErrorKind::Parse
         | ErrorKind::UnexpectedReturnType => StoreError::Nonsense(error.to_string()),
         _ => StoreError::Away(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The number of the connection after a server has closed one twice that was made as the first.
+    fn closed_twice(is_cluster: bool) -> Generation {
+        let state = State {
+            live: RwLock::new(Live {
+                generation: Generation(0),
+                connection: None,
+                why_not: String::new(),
+            }),
+            broken: Notify::new(),
+            is_cluster,
+        };
+        state.closed(Generation(0));
+        state.closed(Generation(0));
+        state.live.into_inner().generation
+    }
+
+    #[test]
+    fn each_node_that_a_cluster_loses_makes_all_shards_be_checked_again() {
+        assert_eq!(closed_twice(true), Generation(2));
+        assert_eq!(closed_twice(false), Generation(1), "it is one connection");
     }
 }

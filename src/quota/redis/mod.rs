@@ -32,6 +32,7 @@ mod verbs;
 pub const DEFAULT_CONNECTIONS: usize = 4;
 /// How long a command may take, unless a setting says otherwise.
 pub const DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_millis(50);
+
 /// Where the store is and how it is used.
 #[derive(Clone)]
 pub struct RedisSettings {

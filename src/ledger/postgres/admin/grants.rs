@@ -4,10 +4,9 @@
 //! store (rule 20).
 
 use sqlx::{PgConnection, Row};
-use time::{Duration, OffsetDateTime};
 
 use super::{Admin, no_account};
-use crate::clock::UnixMs;
+use crate::clock::{Clock, UnixMs};
 use crate::ledger::LedgerError;
 use crate::ledger::postgres::account;
 use crate::money::{MAX_AMOUNT, Nanos};
@@ -20,7 +19,7 @@ const GRANT: &str = "\
     SELECT id, $2, $2, $3, 'paid', $4, 'cli', $5 FROM account WHERE id = $1 RETURNING id";
 
 /// How long a lot stays in the order after it expired: the store decides by its own clock, which may be behind ours.
-const EXPIRED_FOR: Duration = Duration::HOUR;
+const EXPIRED_FOR_MS: i64 = 60 * 60 * 1000;
 
 /// Credit for an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,8 +58,8 @@ impl Admin {
                 grant.amount
             )));
         }
-        let now = OffsetDateTime::now_utc();
-        if grant.expires_at.is_some_and(|end| end <= now.into()) {
+        let now = Clock::System.now();
+        if grant.expires_at.is_some_and(|end| end <= now) {
             return Err(LedgerError::Invalid(
                 "a grant cannot expire in the past".into(),
             ));
@@ -137,9 +136,9 @@ async fn insert(
 async fn drawable(
     tx: &mut PgConnection,
     account: &AccountId,
-    now: OffsetDateTime,
+    now: UnixMs,
 ) -> Result<Vec<Lot>, LedgerError> {
-    let over = UnixMs::from(now - EXPIRED_FOR);
+    let over = now.plus_ms(-EXPIRED_FOR_MS);
     let lots = account::lots(tx, account).await?;
     Ok(lots
         .into_iter()

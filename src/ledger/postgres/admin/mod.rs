@@ -42,11 +42,6 @@ impl Admin {
         Ok(Self { installation, wire })
     }
 
-    /// What this installation is.
-    pub fn installation(&self) -> Installation {
-        self.installation
-    }
-
     /// Runs one transaction at most, within the deadline of one. What fails closes its connection, and so rolls back.
     async fn run<T, E: From<LedgerError>>(
         &self,

@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::batch::{Batch, Known, UsageRecord};
-use super::check::{ShardRow, Verdict, compare};
+use super::check::{ShardRow, look};
 use super::{
     CheckError, Checked, Committed, Identity, Installation, KeyHash, Ledger, LedgerError, Prices,
 };
@@ -281,20 +281,13 @@ impl Ledger for MemoryLedger {
         let mut state = self.state.lock().await;
         let install = self.installation.id;
         let row = &mut state.shard(shard).row;
-        let mut view = store.view(shard).await?;
-        let mut verdict = compare(install, row, &view);
-        if let Verdict::Open(header) = &verdict {
-            store.open(shard, header).await?;
-            view = store.view(shard).await?;
-            verdict = compare(install, row, &view);
-        }
-        Ok(match verdict {
-            Verdict::Agreed(epoch) => {
-                row.home = Some((epoch, view.run_id));
+        Ok(match look(install, shard, row, store).await? {
+            Ok(home) => {
+                let epoch = home.0;
+                row.home = Some(home);
                 Checked::Agreed(epoch)
             }
-            Verdict::Lost(reason) => Checked::Lost(reason),
-            Verdict::Open(_) => Checked::Lost("the header just written is not there".into()),
+            Err(reason) => Checked::Lost(reason),
         })
     }
 
@@ -377,112 +370,4 @@ impl Ledger for MemoryLedger {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::clock::Clock;
-    use crate::ledger::{Applier, Flushed, Flusher, Keeper, Loader};
-    use crate::quota::memory::MemoryStore;
-    use crate::quota::{Count, ENDED_MARK_MS, Mode, Outcome, Settle, Status};
-
-    fn snapshot(account: &AccountId) -> Snapshot {
-        Snapshot {
-            account: account.clone(),
-            version: Version(1),
-            keys_version: 1,
-            plan: None,
-            mode: Mode::Enforce,
-            status: Status::Active,
-            anchor_at: None,
-            limits: Vec::new(),
-            overage: Nanos::ZERO,
-            markup_percent: None,
-        }
-    }
-
-    fn prices() -> Prices {
-        Prices {
-            version: 1,
-            entries: Vec::new(),
-            markup_percent: rust_decimal::Decimal::ZERO,
-        }
-    }
-
-    fn grant(nanos: i64) -> NewGrant {
-        NewGrant {
-            amount: Nanos(nanos),
-            priority: 0,
-            promotional: false,
-            effective_at: UnixMs(0),
-            expires_at: None,
-        }
-    }
-
-    #[tokio::test]
-    async fn it_charges_once_and_the_store_follows() {
-        let time = Arc::new(std::sync::atomic::AtomicI64::new(1_000));
-        let clock = Clock::Manual(time.clone());
-        let store = Arc::new(MemoryStore::new(2, 100, clock.clone()));
-        let ledger = Arc::new(MemoryLedger::new(2, prices()));
-        let keeper = Arc::new(Keeper::new(store.clone(), ledger.clone(), clock.clone()));
-        let applier = Arc::new(Applier::new(store.clone(), ledger.clone(), clock.clone()));
-        assert!(keeper.round().await);
-        let flusher = Flusher::new(
-            store.clone(),
-            ledger.clone(),
-            keeper,
-            applier.clone(),
-            clock,
-        );
-        let loader = Loader::new(store.clone(), ledger.clone());
-
-        let account: AccountId = "demo".parse().unwrap();
-        let shard = account.shard(2);
-        ledger.create_account(snapshot(&account)).await;
-        ledger.grant(&account, &grant(100)).await.unwrap();
-        loader.load(&account).await.unwrap();
-        ledger.grant(&account, &grant(50)).await.unwrap();
-        assert_eq!(applier.round().await.unwrap(), 2);
-
-        // Each settle is of an id that the store knows no more: all but the first are undone.
-        let settle = Settle {
-            id: ReservationId::new(),
-            account: account.clone(),
-            outcome: Outcome::Settled,
-            charge: Nanos(30),
-            counts: vec![Count {
-                key: "account/requests/day".parse().unwrap(),
-                start: UnixMs(0),
-                amount: Amount(1),
-            }],
-            detail: "{}".into(),
-        };
-        for _ in 0..3 {
-            store.settle(&settle).await.unwrap();
-            time.fetch_add(ENDED_MARK_MS + 1, std::sync::atomic::Ordering::Relaxed);
-        }
-        assert_eq!(flusher.flush(shard).await.unwrap(), Flushed::Drained(3));
-        assert_eq!(applier.round().await.unwrap(), 2);
-        assert_eq!(ledger.records(&account).await.len(), 1);
-
-        let image = ledger.image(&account).await.unwrap().unwrap();
-        let view = store.account(&account).await.unwrap().unwrap();
-        let left: Vec<Nanos> = image.lots.iter().map(|(_, left)| *left).collect();
-        assert_eq!(left, [Nanos(70), Nanos(50)]);
-        let store_left: Vec<Nanos> = view.lots.iter().map(|(_, lot)| lot.left).collect();
-        assert_eq!(store_left, left);
-        assert_eq!(image.counters[0].used, view.counters[0].used);
-    }
-
-    #[tokio::test]
-    async fn a_key_stands_for_its_account() {
-        let ledger = MemoryLedger::new(1, prices());
-        let account: AccountId = "demo".parse().unwrap();
-        ledger.create_account(snapshot(&account)).await;
-        let key = ledger.create_key(&account, KeyHash([7; 32])).await;
-        let identity = ledger.identify(&KeyHash([7; 32])).await.unwrap().unwrap();
-        assert_eq!((identity.key, identity.account), (key, account));
-        assert_eq!(ledger.identify(&KeyHash([8; 32])).await.unwrap(), None);
-    }
-}
+mod tests;
