@@ -6,9 +6,9 @@ use tollgate::money::Nanos;
 use uuid::Uuid;
 
 use super::client::{Call, get, post};
-use super::installation::{Installation, MODEL};
+use super::installation::{INPUT_NANOS, Installation, MODEL, OUTPUT_NANOS, installation, sidecar};
 use super::sidecar::Sidecar;
-use super::upstream::{SCRIPT, Script};
+use super::upstream::{SCRIPT, Script, completion, json_answer, script};
 use super::wait::until;
 
 /// An account with one key.
@@ -157,4 +157,16 @@ pub fn streamed_chat(max_tokens: i64) -> Value {
     let mut body = chat(max_tokens);
     body["stream"] = json!(true);
     body
+}
+
+/// The estimate of the input of [`chat`], in tokens, as the shared sidecar makes it: the same whatever the maximum of
+/// output is.
+pub async fn input_estimate() -> i64 {
+    let probe = installation().await.account("1");
+    let script = script([json_answer(200, &completion(MODEL, 1, 1))]);
+    let call = probe.scripted_chat(sidecar().await, &script, &chat(1));
+    call.send().await.is(200);
+    let reserved = probe.until_record().await.reserved;
+    assert_eq!((reserved - OUTPUT_NANOS) % INPUT_NANOS, 0);
+    (reserved - OUTPUT_NANOS) / INPUT_NANOS
 }

@@ -2,7 +2,7 @@
 
 use time::format_description::well_known::Rfc3339;
 
-use crate::harness::account::{chat, credits};
+use crate::harness::account::{chat, credits, input_estimate};
 use crate::harness::configuration::Settings;
 use crate::harness::installation::{
     INPUT_NANOS, Installation, MODEL, OUTPUT_NANOS, installation, sidecar,
@@ -17,10 +17,18 @@ fn served() -> Script {
     script([json_answer(200, &completion(MODEL, 9, 3))])
 }
 
+/// What a call of these tests holds, which is more than it charges.
+async fn estimate() -> i64 {
+    let estimate = input_estimate().await * INPUT_NANOS + 5 * OUTPUT_NANOS;
+    assert!(estimate > CHARGE);
+    estimate
+}
+
 #[tokio::test]
 async fn a_grant_counts_at_the_next_call_on_every_sidecar() {
     let installation = installation().await;
     let sidecars = [sidecar().await, &installation.sidecar(&Settings::default())];
+    let estimate = estimate().await;
     let account = installation.account("0");
     let script = served();
     for round in 0..2 {
@@ -28,12 +36,12 @@ async fn a_grant_counts_at_the_next_call_on_every_sidecar() {
             let call = account.scripted_chat(sidecar, &script, &chat(5));
             call.send().await.refused(402, "insufficient_quota");
         }
-        account.grant("0.00004");
+        account.grant(&credits(estimate));
         let call = account.scripted_chat(sidecars[round], &script, &chat(5));
         call.send().await.is(200);
         account.until_records(round + 1).await;
     }
-    assert_eq!(account.available(), 80_000 - 2 * CHARGE);
+    assert_eq!(account.available(), 2 * (estimate - CHARGE));
     installation.verify();
 }
 
@@ -164,7 +172,9 @@ async fn an_overage_lets_the_wallet_go_below_zero_so_far_and_no_further() {
     let script = served();
     let call = || account.scripted_chat(sidecar, &script, &chat(5));
     call().send().await.refused(402, "insufficient_quota");
-    installation.run(&["account", "set", &account.id, "--overage", "0.00004"]);
+    let estimate = estimate().await;
+    let overage = credits(estimate);
+    installation.run(&["account", "set", &account.id, "--overage", &overage]);
     let answer = call().send().await.is(200);
     assert_eq!(
         answer.header("x-tollgate-balance"),
@@ -174,7 +184,7 @@ async fn an_overage_lets_the_wallet_go_below_zero_so_far_and_no_further() {
     let refused = call().send().await;
     assert_eq!(refused.status, 402, "{}", refused.text());
     let violation = &refused.explanation()["violations"][0];
-    assert_eq!(violation["limit"].as_i64(), Some(40_000 - CHARGE));
+    assert_eq!(violation["limit"].as_i64(), Some(estimate - CHARGE));
     assert_eq!(account.available(), -CHARGE);
     installation.verify();
 }
@@ -183,25 +193,26 @@ async fn an_overage_lets_the_wallet_go_below_zero_so_far_and_no_further() {
 async fn an_expired_grant_is_drawn_on_no_longer() {
     let installation = installation().await;
     let sidecar = sidecar().await;
+    let estimate = estimate().await;
     let account = installation.account("0");
-    let expires = time::OffsetDateTime::now_utc() + time::Duration::seconds(3);
+    let expires = time::OffsetDateTime::now_utc() + time::Duration::seconds(6);
     let expires = expires
         .replace_millisecond(0)
         .expect("a second has a beginning");
     let expires = expires.format(&Rfc3339).expect("RFC 3339");
     installation.run(&["grant", &account.id, "1", "--expires", &expires]);
-    account.grant("0.00004");
+    account.grant(&credits(estimate));
     let script = served();
     let call = || account.scripted_chat(sidecar, &script, &chat(5));
     // The one that expires first is drawn first.
     call().send().await.is(200);
     account.until_records(1).await;
     until("the grant expires", async || {
-        (account.available() == 40_000).then_some(())
+        (account.available() == estimate).then_some(())
     })
     .await;
     call().send().await.is(200);
     account.until_records(2).await;
-    assert_eq!(account.available(), 40_000 - CHARGE);
+    assert_eq!(account.available(), estimate - CHARGE);
     installation.verify();
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::harness::account::{chat, credits};
+use crate::harness::account::{chat, credits, input_estimate};
 use crate::harness::client::{Answer, Client};
 use crate::harness::installation::{
     EMBEDDING_MODEL, FLAT_NANOS, INPUT_NANOS, MODEL, OUTPUT_NANOS, UPGRADE_URL, installation,
@@ -12,20 +12,6 @@ use crate::harness::installation::{
 };
 use crate::harness::upstream::{Act, Gate, SCRIPT, Script, completion, json_answer, script};
 use crate::harness::wait::until;
-
-/// The estimate of the input of [`chat`], in tokens; the same whatever its maximum of output is.
-async fn input_estimate() -> i64 {
-    let probe = installation().await.account("1");
-    let script = script([json_answer(200, &completion(MODEL, 1, 1))]);
-    probe
-        .scripted_chat(sidecar().await, &script, &chat(1))
-        .send()
-        .await
-        .is(200);
-    let reserved = probe.until_record().await.reserved;
-    assert_eq!((reserved - OUTPUT_NANOS) % INPUT_NANOS, 0);
-    (reserved - OUTPUT_NANOS) / INPUT_NANOS
-}
 
 fn served(input: i64, output: i64) -> Script {
     script([json_answer(200, &completion(MODEL, input, output))])
