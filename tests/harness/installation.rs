@@ -119,6 +119,10 @@ impl Installation {
 
     /// Starts a sidecar.
     #[track_caller]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers write the settings in place"
+    )]
     pub fn sidecar(&self, settings: Settings) -> Sidecar {
         Sidecar::start(&self.config(&settings))
     }

@@ -41,11 +41,11 @@ async fn whatever_callers_upstreams_and_a_killed_sidecar_do_the_books_balance() 
             .map(|_| Attempt::new(&mut rng, &account, &sidecars))
             .collect();
         tokio::spawn(async move {
-            let mut seen = Vec::new();
+            let mut answered = Vec::new();
             for attempt in calls {
-                seen.extend(attempt.make().await);
+                answered.extend(attempt.make().await);
             }
-            seen
+            answered
         })
     });
     let callers: Vec<_> = callers.collect();
@@ -55,16 +55,16 @@ async fn whatever_callers_upstreams_and_a_killed_sidecar_do_the_books_balance() 
     })
     .await;
     sidecars[0].kill();
-    let mut seen = BTreeSet::new();
+    let mut promised = BTreeSet::new();
     for caller in callers {
-        seen.extend(caller.await.expect("no panic"));
+        promised.extend(caller.await.expect("no panic"));
     }
 
     account.until_nothing_held().await;
     let known = until("every call that was seen has its record", async || {
         let records = account.records().await;
         let known: BTreeSet<_> = records.iter().map(|record| record.id.to_string()).collect();
-        seen.is_subset(&known).then_some(records)
+        promised.is_subset(&known).then_some(records)
     })
     .await;
     installation.verify();
