@@ -76,9 +76,9 @@ async fn whatever_callers_upstreams_and_a_killed_sidecar_do_the_books_balance() 
         known.len()
     );
     assert!(
-        seen.len() > CALLERS * CALLS_EACH / 8,
+        promised.len() > CALLERS * CALLS_EACH / 8,
         "too few calls got anywhere: {}",
-        seen.len()
+        promised.len()
     );
 }
 
