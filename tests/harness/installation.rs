@@ -78,7 +78,7 @@ pub async fn installation() -> &'static Installation {
 async fn shared() -> &'static (Installation, Sidecar) {
     let start = || async {
         let installation = Installation::new(&redis::server().url()).await;
-        let sidecar = installation.sidecar(Settings::default());
+        let sidecar = installation.sidecar(&Settings::default());
         (installation, sidecar)
     };
     SHARED.get_or_init(start).await
@@ -119,12 +119,8 @@ impl Installation {
 
     /// Starts a sidecar.
     #[track_caller]
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "callers write the settings in place"
-    )]
-    pub fn sidecar(&self, settings: Settings) -> Sidecar {
-        Sidecar::start(&self.config(&settings))
+    pub fn sidecar(&self, settings: &Settings) -> Sidecar {
+        Sidecar::start(&self.config(settings))
     }
 
     /// Runs a command that must succeed, and returns what it printed.

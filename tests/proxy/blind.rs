@@ -18,7 +18,7 @@ async fn nothing_that_was_said_or_is_secret_is_logged_counted_or_stored() {
     const ANSWER: &str = "canary-in-the-answer";
     let store = Server::with_options(&["--appendonly", "yes", "--appendfsync", "always"]);
     let installation = Installation::new(&store.url()).await;
-    let sidecar = installation.sidecar(Settings {
+    let sidecar = installation.sidecar(&Settings {
         log_level: "trace",
         ..Settings::default()
     });

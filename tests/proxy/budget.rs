@@ -41,7 +41,7 @@ async fn on_a_redis_cluster_a_balance_is_kept_to_as_exactly() {
 }
 
 async fn a_balance_is_kept_to(installation: &Installation) {
-    let sidecar = installation.sidecar(Settings::default());
+    let sidecar = installation.sidecar(&Settings::default());
     let probe = probe(installation, &sidecar, &chat(16)).await;
     // The estimate may be a little above the use, so the last call or two may not fit.
     let budget = probe.charged * BUDGET;
@@ -129,7 +129,7 @@ async fn probe(installation: &Installation, sidecar: &Sidecar, body: &Value) -> 
 /// Makes the calls, through three sidecars of their own in turn; whoever is told to try again does.
 async fn storm(account: &Account<'_>, body: &Value) -> Tally {
     let sidecars: Vec<Sidecar> = (0..3)
-        .map(|_| account.installation.sidecar(Settings::default()))
+        .map(|_| account.installation.sidecar(&Settings::default()))
         .collect();
     let calls: Vec<_> = sidecars
         .iter()

@@ -20,7 +20,7 @@ fn served() -> Script {
 #[tokio::test]
 async fn a_grant_counts_at_the_next_call_on_every_sidecar() {
     let installation = installation().await;
-    let sidecars = [sidecar().await, &installation.sidecar(Settings::default())];
+    let sidecars = [sidecar().await, &installation.sidecar(&Settings::default())];
     let account = installation.account("0");
     let script = served();
     for round in 0..2 {
@@ -51,7 +51,7 @@ async fn a_grant_with_the_same_reason_twice_is_one_grant() {
 #[tokio::test]
 async fn an_edited_plan_counts_at_the_next_call_and_keeps_what_was_used() {
     let installation = installation().await;
-    let sidecars = [sidecar().await, &installation.sidecar(Settings::default())];
+    let sidecars = [sidecar().await, &installation.sidecar(&Settings::default())];
     let quota =
         |limit: i64| format!(r#"{{ resource = "requests", window = "month", limit = {limit} }}"#);
     let plan = installation.plan(&quota(1));
@@ -95,7 +95,7 @@ async fn an_edited_plan_counts_at_the_next_call_and_keeps_what_was_used() {
 async fn a_new_price_and_a_new_markup_are_charged_without_a_restart() {
     // Prices belong to a whole installation, so it has to be an own one.
     let installation = Installation::new(&redis::server().url()).await;
-    let sidecar = installation.sidecar(Settings::default());
+    let sidecar = installation.sidecar(&Settings::default());
     let account = installation.account("1");
     let script = served();
     let charge = async || {

@@ -122,7 +122,7 @@ async fn read_three(mut opened: Opened) -> Opened {
 }
 
 fn short_lived(account: &Account<'_>) -> Sidecar {
-    account.installation.sidecar(Settings {
+    account.installation.sidecar(&Settings {
         deadline_s: DEADLINE_S,
         ..Settings::default()
     })

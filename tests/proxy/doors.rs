@@ -12,7 +12,7 @@ async fn a_sidecar_that_says_it_is_ready_serves_its_first_call() {
     let installation = installation().await;
     let account = installation.account("1");
     let served = script([json_answer(200, &completion(MODEL, 9, 3))]);
-    let sidecar = installation.sidecar(Settings::default());
+    let sidecar = installation.sidecar(&Settings::default());
     account
         .scripted_chat(&sidecar, &served, &chat(5))
         .send()
@@ -25,7 +25,7 @@ async fn a_sidecar_that_says_it_is_ready_serves_its_first_call() {
 #[tokio::test]
 async fn liveness_and_metrics_are_open_and_the_decision_api_says_that_it_is_not_built() {
     let installation = installation().await;
-    let sidecar = installation.sidecar(Settings::default());
+    let sidecar = installation.sidecar(&Settings::default());
     get(format!("{}/livez", sidecar.health))
         .send()
         .await

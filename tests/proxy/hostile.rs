@@ -222,13 +222,13 @@ async fn a_stream_of_noise_passes_and_is_charged_for_its_input() {
         .map(|number| (number * 7919 % 251) as u8)
         .collect();
     let pieces = noise.chunks(1500).map(chunk);
-    let upstream: Script = script(
+    let babbling: Script = script(
         [events_head()]
             .into_iter()
             .chain(pieces)
             .chain([last_chunk()]),
     );
-    let call = account.scripted_chat(sidecar().await, &upstream, &streamed_chat(5));
+    let call = account.scripted_chat(sidecar().await, &babbling, &streamed_chat(5));
     assert!(call.send().await.is(200).body == noise, "byte for byte");
     let record = account.until_record().await;
     assert!(record.charged >= record.input_tokens * INPUT_NANOS && record.charged > 0);

@@ -119,7 +119,7 @@ async fn the_routes_that_only_pass_calls_on_hide_the_key_as_well() {
 #[tokio::test]
 async fn a_revoked_key_is_refused_at_the_next_call_on_every_sidecar() {
     let installation = installation().await;
-    let other = installation.sidecar(Settings::default());
+    let other = installation.sidecar(&Settings::default());
     let account = installation.account("1");
     let (second_id, second_key) = installation.key(&account.id);
     let second = Account {
@@ -159,7 +159,7 @@ async fn a_revoked_key_is_refused_at_the_next_call_on_every_sidecar() {
 #[tokio::test]
 async fn a_suspended_account_is_refused_at_the_next_call_on_every_sidecar() {
     let installation = installation().await;
-    let other = installation.sidecar(Settings::default());
+    let other = installation.sidecar(&Settings::default());
     let account = installation.account("1");
     let script = served();
     for sidecar in [sidecar().await, &other] {

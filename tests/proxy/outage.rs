@@ -67,7 +67,7 @@ async fn until_served(account: &Account<'_>, sidecar: &Sidecar) {
 async fn a_store_that_was_killed_and_comes_back_is_taken_up_again_without_a_restart() {
     let mut store = durable();
     let installation = Installation::new(&store.url()).await;
-    let sidecar = installation.sidecar(Settings::default());
+    let sidecar = installation.sidecar(&Settings::default());
     let account = installation.account("1");
     sidecar.until_ready_is(200).await;
     account
@@ -133,7 +133,7 @@ async fn a_store_that_was_killed_and_comes_back_is_taken_up_again_without_a_rest
 async fn a_store_that_lost_its_state_is_refused_and_not_ready() {
     let mut store = Server::start();
     let installation = Installation::new(&store.url()).await;
-    let sidecar = installation.sidecar(Settings::default());
+    let sidecar = installation.sidecar(&Settings::default());
     let account = installation.account("1");
     account
         .scripted_chat(&sidecar, &served(), &chat(5))
@@ -164,7 +164,7 @@ async fn a_store_that_lost_its_state_is_refused_and_not_ready() {
 async fn a_store_that_says_nothing_is_away_within_its_bound_and_keeps_no_hold() {
     let installation = Installation::new(&redis::server().url()).await;
     let (relay, url) = Relay::to(&installation.store_url).await;
-    let sidecar = installation.sidecar(Settings {
+    let sidecar = installation.sidecar(&Settings {
         store_url: Some(url),
         response_timeout_ms: 500,
         ..Settings::default()
@@ -200,7 +200,7 @@ async fn a_sidecar_that_starts_before_its_store_gets_ready_when_the_store_is_the
     let installation = Installation::new(&store.url()).await;
     let account = installation.account("1");
     store.kill();
-    let sidecar = installation.sidecar(Settings::default());
+    let sidecar = installation.sidecar(&Settings::default());
     sidecar.until_ready_is(503).await;
     refused_as_configured(&account, &sidecar).await;
     store.restart();
@@ -212,7 +212,7 @@ async fn a_sidecar_that_starts_before_its_store_gets_ready_when_the_store_is_the
 async fn a_store_that_may_evict_is_not_ready() {
     let store = Server::start();
     let installation = Installation::new(&store.url()).await;
-    let sidecar = installation.sidecar(Settings::default());
+    let sidecar = installation.sidecar(&Settings::default());
     sidecar.until_ready_is(200).await;
     store.command::<()>(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     let unready = sidecar.until_ready_is(503).await;
@@ -225,7 +225,7 @@ async fn a_store_that_may_evict_is_not_ready() {
 async fn free_paths_need_the_store_as_well_because_an_account_may_be_suspended() {
     let mut store = durable();
     let installation = Installation::new(&store.url()).await;
-    let sidecar = installation.sidecar(Settings::default());
+    let sidecar = installation.sidecar(&Settings::default());
     let account = installation.account("1");
     let models = account.get(&sidecar, "/openai/v1/models");
     models.clone().send().await.is(200);

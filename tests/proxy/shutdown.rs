@@ -15,7 +15,7 @@ use crate::harness::wait::until;
 async fn calls_in_flight_finish_and_are_in_the_ledger_when_it_exits() {
     let installation = installation().await;
     let account = installation.account("1");
-    let mut stopping = installation.sidecar(Settings::default());
+    let mut stopping = installation.sidecar(&Settings::default());
     stopping.until_ready_is(200).await;
     let gate = Gate::new();
     let whole = script([
@@ -70,7 +70,7 @@ async fn calls_in_flight_finish_and_are_in_the_ledger_when_it_exits() {
 async fn a_call_that_outlasts_the_drain_is_cut_off_and_charged_for_what_was_seen() {
     let installation = installation().await;
     let account = installation.account("1");
-    let mut stopping = installation.sidecar(Settings {
+    let mut stopping = installation.sidecar(&Settings {
         drain_s: 1,
         ..Settings::default()
     });
@@ -95,7 +95,7 @@ async fn a_call_that_outlasts_the_drain_is_cut_off_and_charged_for_what_was_seen
 
 #[tokio::test]
 async fn an_idle_sidecar_stops_at_once() {
-    let mut idle = installation().await.sidecar(Settings::default());
+    let mut idle = installation().await.sidecar(&Settings::default());
     idle.ask_to_stop();
     assert_eq!(idle.exited().await.code(), Some(0), "{}", idle.said());
 }
