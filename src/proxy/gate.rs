@@ -100,7 +100,10 @@ pub async fn gate(route: &Route, request: Request<Incoming>) -> Result<Gated, Re
             {
                 Ok(Gated::Free(Box::new(passing(route, head, path, body))))
             }
-            None => Err(Refusal::path_not_allowed(&path)),
+            None => Err(Refusal::path_not_allowed(&format!(
+                "{} {path}",
+                head.method
+            ))),
         },
     }
 }
