@@ -187,12 +187,13 @@ impl Shown {
         if !self.limits.is_empty() {
             let mut table = Table::new(["LIMIT", "OF", "USED", "HELD", "LEFT", "RESETS"]);
             for limit in &self.limits {
+                let shown = |amount| arguments::amount(&limit.resource, amount);
                 table.row([
                     format!("{}/{}/{}", limit.scope, limit.resource, limit.window),
-                    limit.limit.to_string(),
-                    limit.used.to_string(),
-                    or_dash(limit.held),
-                    limit.left.to_string(),
+                    shown(limit.limit),
+                    shown(limit.used),
+                    or_dash(limit.held.map(shown)),
+                    shown(limit.left),
                     or_dash(limit.resets_at.as_ref()),
                 ]);
             }
