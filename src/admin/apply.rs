@@ -17,6 +17,23 @@ use crate::quota::Limit;
 /// How often long work says how far it is.
 const SAY_EACH: Duration = Duration::from_secs(2);
 
+pub(super) const EXAMPLES: &str = "\
+Look before you leap:
+  tollgate apply catalog.toml --dry-run
+  tollgate apply catalog.toml
+
+A catalogue:
+  [[plan]]
+  key = \"project\"
+  name = \"Project\"
+  quotas = [{ resource = \"tokens\", window = \"month\", limit = 5_000_000 }]
+
+  [markup]
+  percent = \"20\"
+
+A plan that is left out stays, with its accounts. A price that is left out is retired, and a markup is 0.
+config/catalog.toml shows more.";
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The catalogue, in TOML.
