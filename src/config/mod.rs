@@ -1,4 +1,4 @@
-//! The configuration: what the user typed, made usable once, at start and at each reload.
+//! The configuration: what the user typed, made usable once, at start.
 //!
 //! What is typed wrong, and what is not built yet, is an error that names the file, the key and the line; nothing is
 //! ever ignored. `config/default.toml` shows every setting with its default.
