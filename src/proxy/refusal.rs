@@ -299,9 +299,9 @@ impl Shortage {
         let advice = match (self.kind, self.max_tokens) {
             (Kind::Exhausted, _) => self.way_out().to_owned(),
             (Kind::TooBig, Some(most)) => {
-                format!("it can never fit; with max_tokens of at most {most} it would")
+                format!("as it is it can never fit; with max_tokens of at most {most} it would")
             }
-            (Kind::TooBig, None) => "it can never fit; a smaller one would".to_owned(),
+            (Kind::TooBig, None) => "as it is it can never fit; a smaller one would".to_owned(),
             (Kind::WindowExhausted, _) => {
                 "wait for the window to end, or raise the limit".to_owned()
             }
