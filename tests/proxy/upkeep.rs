@@ -23,7 +23,7 @@ async fn a_running_sidecar_makes_the_partitions_of_the_coming_months() {
         .await
         .expect("nothing is in it yet");
 
-    let _sidecar = installation.sidecar(Settings::default());
+    let _sidecar = installation.sidecar(&Settings::default());
 
     until("the partition is there again", async || {
         let there: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
@@ -39,7 +39,7 @@ async fn a_running_sidecar_makes_the_partitions_of_the_coming_months() {
 #[tokio::test]
 async fn an_ending_that_the_ledger_does_not_take_is_said_and_not_lost() {
     let installation = Installation::new(&redis::server().url()).await;
-    let sidecar = installation.sidecar(Settings::default());
+    let sidecar = installation.sidecar(&Settings::default());
     let account = installation.account("1");
     sidecar.until_ready_is(200).await;
     let mut ledger = installation.ledger().await;
