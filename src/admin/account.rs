@@ -16,24 +16,31 @@ use crate::quota::{AccountId, Mode, Status};
 /// Accounts that are read at once; a list may be as long as it is.
 const PAGE: usize = 500;
 
+const EXAMPLES: &str = "\
+Examples:
+  tollgate account set acme --plan enterprise
+  tollgate account set acme --overage 5
+  tollgate account set acme --suspend";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Make an account.
     Create {
         /// The customer's id: 1 to 128 of A-Z, a-z, 0-9, `.`, `_`, `-` and `@`.
         id: AccountId,
-        /// The key of its plan.
+        /// The key of its plan, which `tollgate apply` has put into the ledger.
         #[arg(long)]
         plan: Option<String>,
     },
     /// Show an account as the live store has it: what is available, what is held, every lot and every limit.
     Show {
-        /// Which.
+        /// The account's id.
         id: AccountId,
     },
     /// List the accounts.
     List,
     /// Change an account; exact at the next call on every sidecar.
+    #[command(after_help = EXAMPLES)]
     Set(Set),
 }
 
@@ -41,9 +48,10 @@ pub(super) enum Command {
 #[command(group = ArgGroup::new("edit").required(true).multiple(true)
     .args(["mode", "plan", "no_plan", "suspend", "activate", "overage"]))]
 pub(super) struct Set {
-    /// Which.
+    /// The account's id.
     id: AccountId,
-    /// How strictly it is held: refuse what does not fit, only record it, or charge nothing.
+    /// What becomes of a call that does not fit: `enforce` refuses it, `monitor` lets it through, records that and
+    /// charges it, `off` charges nothing at all.
     #[arg(long, value_parser = arguments::mode())]
     mode: Option<Mode>,
     /// The key of its new plan.

@@ -8,13 +8,31 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::output::Output;
-use super::{catch_up, connect};
+use super::{arguments, catch_up, connect};
 use crate::catalog::{Catalog, Plan};
 use crate::ledger::postgres::admin::Difference;
 use crate::price::PriceEntry;
+use crate::quota::Limit;
 
 /// How often long work says how far it is.
 const SAY_EACH: Duration = Duration::from_secs(2);
+
+pub(super) const EXAMPLES: &str = "\
+Look before you leap:
+  tollgate apply catalog.toml --dry-run
+  tollgate apply catalog.toml
+
+A catalogue:
+  [[plan]]
+  key = \"project\"
+  name = \"Project\"
+  quotas = [{ resource = \"tokens\", window = \"month\", limit = 5_000_000 }]
+
+  [markup]
+  percent = \"20\"
+
+A plan that is left out stays, with its accounts. A price that is left out is retired, and a markup is 0.
+config/catalog.toml shows more.";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -100,7 +118,7 @@ fn line(difference: &Difference) -> String {
     match difference {
         Difference::PlanAdded(plan) => {
             let quotas = plan.quotas.iter();
-            let quotas = quotas.map(|quota| format!("{} {}", quota.key, quota.limit));
+            let quotas = quotas.map(|quota| format!("{} {}", quota.key, limit(quota)));
             with_parts(format!("+ plan {}", plan.key), quotas)
         }
         Difference::PlanChanged {
@@ -148,7 +166,7 @@ fn plan_parts(before: &Plan, after: &Plan) -> Vec<String> {
             part("markup_percent".into(), markup.to_string());
         }
         for quota in &plan.quotas {
-            part(quota.key.to_string(), quota.limit.to_string());
+            part(quota.key.to_string(), limit(quota));
         }
     }
     let differing = parts.iter().filter(|(_, [before, after])| before != after);
@@ -164,12 +182,16 @@ fn plan_parts(before: &Plan, after: &Plan) -> Vec<String> {
         .collect()
 }
 
+fn limit(quota: &Limit) -> String {
+    arguments::amount(&quota.key.resource, quota.limit)
+}
+
 fn price_line(price: &PriceEntry) -> String {
     let rate = |rate: &Option<crate::price::Rate>| {
         rate.as_ref()
             .map_or("-".into(), |rate| rate.base.to_string())
     };
-    let from = price.from.map(super::arguments::shown);
+    let from = price.from.map(arguments::shown);
     format!(
         "{}/{}: input {}, output {} USD a million tokens{}",
         price.provider,

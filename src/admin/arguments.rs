@@ -5,7 +5,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::clock::UnixMs;
-use crate::quota::Mode;
+use crate::money::{Amount, Nanos};
+use crate::quota::{Mode, Resource};
 
 const MAX_TEXT_BYTES: usize = 200;
 const NANOS_PER_MS: u32 = 1_000_000;
@@ -44,6 +45,14 @@ pub(super) fn shown(at: UnixMs) -> String {
     at.to_utc()
         .format(&Rfc3339)
         .expect("a calendar time of four-digit years has a form in RFC 3339")
+}
+
+/// An amount of a resource as people read it: money in credits, the rest as it is counted.
+pub(super) fn amount(of: &Resource, amount: Amount) -> String {
+    match of {
+        Resource::Spend => Nanos(amount.0).to_string(),
+        _ => amount.to_string(),
+    }
 }
 
 #[cfg(test)]

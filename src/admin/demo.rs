@@ -80,7 +80,7 @@ pub(super) async fn run(arguments: Arguments, output: &Output) -> Result<(), Fai
         value["account"] = json!(account);
         value["key"] = json!(key);
         // If nobody reads what is said any more, calls are served all the same.
-        let _ = output.answer(&value, &ready_to_paste(&addresses.proxy, &account, key));
+        let _ = output.answer(&value, &ready_to_paste(addresses, &account, key));
     };
     let (store, ledger) = (Arc::new(store), Arc::new(ledger));
     let upstream = tokio::spawn(mock);
@@ -151,15 +151,21 @@ fn snapshot(account: &AccountId) -> Snapshot {
     }
 }
 
-fn ready_to_paste(proxy: &str, account: &AccountId, key: &str) -> String {
+fn ready_to_paste(addresses: &Addresses, account: &AccountId, key: &str) -> String {
+    let Addresses { proxy, health, .. } = addresses;
     format!(
         r#"Tollgate listens on {proxy}. Account `{account}` has {CREDITS} credits.
-All of it is in memory, and the upstream is a mock that costs nothing: when this ends, it is gone.
+All of it is in memory, and the upstream is a mock that costs nothing: when this ends, it is gone. Ctrl-C ends it.
 
-A call:
-  curl {proxy}/openai/v1/chat/completions \
+A call; x-tollgate-charge is what it cost, x-tollgate-balance what is left:
+  curl -i {proxy}/openai/v1/chat/completions \
     -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \
     -d '{{"model": "gpt-4o-mini", "max_tokens": 50, "messages": [{{"role": "user", "content": "Hello"}}]}}'
+
+A call that does not fit, and is told what would:
+  curl -i {proxy}/openai/v1/chat/completions \
+    -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \
+    -d '{{"model": "gpt-4o-mini", "max_tokens": 9000000, "messages": [{{"role": "user", "content": "Hello"}}]}}'
 
 A stream:
   curl -N {proxy}/openai/v1/chat/completions \
@@ -172,6 +178,10 @@ From Python, with `pip install openai`:
   print(client.chat.completions.create(
       model="gpt-4o-mini", max_tokens=50, messages=[{{"role": "user", "content": "Hello"}}]
   ).choices[0].message.content)
+
+Whether it is ready, and its metrics:
+  curl {health}/readyz
+  curl {health}/metrics
 "#
     )
 }

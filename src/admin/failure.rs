@@ -8,6 +8,10 @@ use crate::ledger::{ApplyError, CheckError, FlushError, LedgerError, LoadError};
 use crate::proxy::ServeError;
 use crate::quota::{ShardId, StoreError};
 
+/// What to do about a shard whose state is lost; a new one is not made, because it would hold credit that was spent.
+pub(super) const LOST: &str = "Is [store] url the Redis that this ledger was used with? If it lost its state, bring back its append-only file: \
+     until then its calls get 503, and no grant reaches it.";
+
 /// Why a command did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
@@ -51,7 +55,24 @@ impl Failure {
     /// Tells people why, and machines how.
     pub fn report(&self) -> ExitCode {
         eprintln!("tollgate: {self}");
+        if let Some(advice) = self.advice() {
+            eprintln!("  {advice}");
+        }
         ExitCode::from(self.code())
+    }
+
+    /// What to do, where that is not said by whoever noticed.
+    fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Ledger(LedgerError::Away(_)) => Some(
+                "Is [ledger] url right, is there such a database and such a user, and does PostgreSQL answer there?",
+            ),
+            Self::Store(StoreError::Away(_)) => {
+                Some("Is [store] url right, and does Redis answer there?")
+            }
+            Self::Store(StoreError::Lost { .. }) => Some(LOST),
+            _ => None,
+        }
     }
 
     fn code(&self) -> u8 {
@@ -70,7 +91,9 @@ impl Failure {
 impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Self {
         match error {
-            ServeError::Listen { .. } => Self::Usage(error.to_string()),
+            ServeError::Listen { .. } => Self::Usage(format!(
+                "{error}: choose another address in [listen], or with `tollgate demo --listen`"
+            )),
             ServeError::Roots(error) => Self::Process(error),
         }
     }

@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Go on until interrupted.
+    /// Go on until SIGTERM or Ctrl-C, a round a second.
     #[arg(long)]
     watch: bool,
 }

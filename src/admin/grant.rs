@@ -12,9 +12,14 @@ use crate::ledger::postgres::admin::{Granted, NewGrant};
 use crate::money::Nanos;
 use crate::quota::AccountId;
 
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  tollgate grant acme 50 --source-ref invoice-17
+  tollgate grant acme 5 --expires 2027-01-31T00:00:00Z --priority -1 --source-ref welcome";
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Whose.
+    /// The account's id.
     account: AccountId,
     /// How many credits, exactly: up to nine decimals.
     #[arg(value_parser = Nanos::from_credits, allow_negative_numbers = true)]

@@ -16,22 +16,22 @@ use crate::quota::AccountId;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make a key and show its secret, this once.
+    /// Make a key and show its secret, this once: callers send it as `Authorization: Bearer SECRET`.
     Create {
-        /// Whose.
+        /// The account's id.
         account: AccountId,
-        /// What people call it.
+        /// What people call it, to tell it from the account's others.
         #[arg(long, value_parser = arguments::label)]
         name: Option<String>,
     },
     /// List the keys of an account.
     List {
-        /// Whose.
+        /// The account's id.
         account: AccountId,
     },
     /// Refuse a key from now on; exact at the next call on every sidecar.
     Revoke {
-        /// The key's id, not its secret.
+        /// The key's id, as `tollgate key list` shows it; not its secret.
         id: Uuid,
     },
 }

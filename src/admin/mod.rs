@@ -34,6 +34,7 @@ Try it, with nothing to configure:
   tollgate demo
 
 Set it up:
+  tollgate check --config tollgate.toml
   tollgate migrate --config tollgate.toml
   tollgate apply --config tollgate.toml catalog.toml --dry-run
   tollgate apply --config tollgate.toml catalog.toml
@@ -44,7 +45,10 @@ Set it up:
 
 Look after it:
   tollgate account show acme
-  tollgate verify --json
+  tollgate account set acme --suspend
+  tollgate key list acme
+  tollgate verify
+  tollgate flush
 
 Exit codes: 0 done, 1 a check failed, 2 wrong usage or configuration, 3 a dependency is away.";
 
@@ -61,7 +65,7 @@ struct Cli {
 /// What every command takes.
 #[derive(Debug, clap::Args)]
 struct Options {
-    /// The configuration [default: tollgate.toml, if there is one].
+    /// The configuration [default: tollgate.toml in this folder].
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Answer in JSON, one value a line; amounts are whole nanos, billionths of a credit.
@@ -73,13 +77,15 @@ struct Options {
 enum Command {
     /// All in one process, nothing to configure: prints calls that are ready to paste.
     Demo(demo::Arguments),
-    /// Run the sidecar.
+    /// Run the sidecar until SIGTERM or Ctrl-C; calls in flight may then end.
+    #[command(after_help = serve::EXAMPLES)]
     Serve,
-    /// Look over the configuration.
+    /// Look over the configuration: what is wrong, with file, line and key. Nothing is connected to.
     Check,
-    /// Create or upgrade the ledger's schema; repeatable, and safe when many start at once.
+    /// Create or upgrade the ledger's schema and its prices; repeatable, and safe when many start at once.
     Migrate(migrate::Arguments),
-    /// Put a catalogue of plans, prices and markup into the ledger, and print what that changes.
+    /// Put a catalogue of plans, prices and markup into the ledger, and print what that changes; repeatable.
+    #[command(after_help = apply::EXAMPLES)]
     Apply(apply::Arguments),
     /// Make, show, list and set accounts.
     #[command(subcommand)]
@@ -88,8 +94,9 @@ enum Command {
     #[command(subcommand)]
     Key(key::Command),
     /// Grant credit to an account.
+    #[command(after_help = grant::EXAMPLES)]
     Grant(grant::Arguments),
-    /// Drain the store's outbox to the ledger.
+    /// Drain the store's outbox to the ledger. Sidecars do that by themselves: this is for when none is running.
     Flush(flush::Arguments),
     /// Audit the store against the ledger: one line a drift, and exit code 1 if there is one.
     Verify,

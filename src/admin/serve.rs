@@ -20,6 +20,16 @@ use crate::telemetry;
 /// How often the partitions of the coming months are looked after.
 const PARTITIONS_EACH: Duration = Duration::from_hours(12);
 
+pub(super) const EXAMPLES: &str = "\
+Callers change nothing but their base URL and their key:
+  http://127.0.0.1:8080/openai/v1    for a [[route]] with prefix = \"/openai\"
+
+See whether it is ready, and what is away if it is not:
+  curl http://127.0.0.1:8082/readyz
+
+A setting for this process alone:
+  TOLLGATE__LISTEN__PROXY=127.0.0.1:9080 tollgate serve";
+
 /// Runs the sidecar until it is told to stop.
 pub(super) async fn run(file: Option<&Path>, output: &Output) -> Result<(), Failure> {
     let config = connect::config(file)?;

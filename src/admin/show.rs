@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::output::{Output, Table};
 use crate::clock::{Clock, UnixMs};
 use crate::config::Config;
-use crate::ledger::{Ledger, Loader, PostgresLedger};
+use crate::ledger::{Ledger, LoadError, Loader, PostgresLedger};
 use crate::money::{Amount, Nanos};
 use crate::quota::{
     AccountId, AccountImage, AccountView, CounterState, Lot, LotId, LotState, Mode, Resource,
@@ -66,7 +66,7 @@ pub(super) async fn run(config: &Config, id: &AccountId, output: &Output) -> Res
     };
     let ledger = PostgresLedger::connect(connect::ledger_url(config)?).await?;
     let image = ledger.image(id).await?;
-    let image = image.ok_or_else(|| Failure::Usage(format!("there is no account `{id}`")))?;
+    let image = image.ok_or_else(|| nobody(id))?;
     let shown = Shown::of_image(image, Clock::System.now());
     output.answer(&shown, &shown.text())?;
     Err(away)
@@ -81,7 +81,10 @@ async fn live(config: &Config, id: &AccountId) -> Result<Shown, Failure> {
     let now = live.store.view(shard).await?.now;
     if live.store.account(id).await?.is_none() {
         let loader = Loader::new(live.store.clone(), live.ledger.clone());
-        loader.load(id).await?;
+        loader.load(id).await.map_err(|error| match error {
+            LoadError::NoAccount => nobody(id),
+            error => error.into(),
+        })?;
     }
     let view = live.store.account(id).await?;
     let cold = || StoreError::Nonsense("an account that was just loaded is cold".into());
@@ -167,7 +170,7 @@ impl Shown {
         if !self.live {
             lines.insert(
                 0,
-                "The store is away: this is what the ledger knew last.".into(),
+                "The store cannot say: this is what the ledger knew last.".into(),
             );
         }
         if !self.lots.is_empty() {
@@ -187,12 +190,13 @@ impl Shown {
         if !self.limits.is_empty() {
             let mut table = Table::new(["LIMIT", "OF", "USED", "HELD", "LEFT", "RESETS"]);
             for limit in &self.limits {
+                let shown = |amount| arguments::amount(&limit.resource, amount);
                 table.row([
                     format!("{}/{}/{}", limit.scope, limit.resource, limit.window),
-                    limit.limit.to_string(),
-                    limit.used.to_string(),
-                    or_dash(limit.held),
-                    limit.left.to_string(),
+                    shown(limit.limit),
+                    shown(limit.used),
+                    or_dash(limit.held.map(shown)),
+                    shown(limit.left),
                     or_dash(limit.resets_at.as_ref()),
                 ]);
             }
@@ -213,6 +217,10 @@ impl ShownLot {
             live: lot.is_live(now),
         }
     }
+}
+
+fn nobody(id: &AccountId) -> Failure {
+    Failure::Usage(format!("there is no account `{id}`"))
 }
 
 fn drawable(lots: &[ShownLot]) -> Nanos {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::connect::{self, Live};
-use super::failure::Failure;
+use super::failure::{Failure, LOST};
 use super::output::Output;
 use crate::ledger::audit::{self, Drift};
 use crate::ledger::postgres::admin::Admin;
@@ -25,6 +25,7 @@ pub(super) async fn run(config: Option<&Path>, output: &Output) -> Result<(), Fa
         output,
         accounts: 0,
         drifts: 0,
+        lost: 0,
         said_at: Instant::now(),
     };
     let shards = verify.live.store.shards();
@@ -32,6 +33,12 @@ pub(super) async fn run(config: Option<&Path>, output: &Output) -> Result<(), Fa
         verify.shard(shard).await?;
     }
     let (accounts, drifts) = (verify.accounts, verify.drifts);
+    if verify.lost > 0 {
+        let lost = verify.lost;
+        return Err(Failure::Check(format!(
+            "{drifts} drifts in {accounts} accounts; {lost} shards have lost their state, so theirs were not audited\n  {LOST}"
+        )));
+    }
     if drifts > 0 {
         return Err(Failure::Check(format!(
             "{drifts} drifts in {accounts} accounts"
@@ -46,6 +53,7 @@ struct Verify<'a> {
     output: &'a Output,
     accounts: usize,
     drifts: usize,
+    lost: usize,
     said_at: Instant,
 }
 
@@ -54,9 +62,9 @@ impl Verify<'_> {
         match self.live.check(shard).await {
             Ok(()) => {}
             Err(Failure::Store(StoreError::Lost { reason, .. })) => {
-                self.drifts += 1;
+                self.lost += 1;
                 let value = json!({ "what": "shard", "shard": shard, "reason": reason });
-                let text = format!("shard {shard}: the store has lost it: {reason}");
+                let text = format!("shard {shard} has lost its state: {reason}");
                 return self.output.answer(&value, &text);
             }
             Err(failure) => return Err(failure),

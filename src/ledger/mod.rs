@@ -143,7 +143,7 @@ pub enum LedgerError {
     #[error("the ledger is away: {0}")]
     Away(String),
     /// It holds what no version of the schema allows, or its schema is not this version's.
-    #[error("the ledger makes no sense: {0}")]
+    #[error("the ledger cannot be used: {0}")]
     Nonsense(String),
     /// The request cannot be carried out as it stands.
     #[error("{0}")]

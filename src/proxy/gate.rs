@@ -99,7 +99,8 @@ pub async fn gate(route: &Route, request: Request<Incoming>) -> Result<Gated, Re
                 Ok(Gated::Free(Box::new(passing(route, head, path, body))))
             }
             Err(NotMetered::Unknown | NotMetered::Disguised) => {
-                Err(Refusal::path_not_allowed(&path))
+                let call = format!("{} {path}", head.method);
+                Err(Refusal::path_not_allowed(&call))
             }
         },
     }

@@ -316,8 +316,9 @@ impl Assessment {
             Ok(charged) => (charged, note),
             // The claim needed no such part, or it would have been refused: the provider reports what was not asked for.
             Err(Unpriceable::PartMissing) => {
-                let note = "the price lacks a part that was used; nothing is charged";
-                (Charge::default(), Some(note))
+                let input = tariff.charge(&Usage::of_input(usage.input_tokens));
+                let note = "the price lacks a part that was used: only the input is charged";
+                (input.unwrap_or_default(), Some(note))
             }
             Err(Unpriceable::TooLarge) => {
                 let largest = Charge {

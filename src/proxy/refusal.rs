@@ -21,10 +21,12 @@ pub enum Refusal {
     )]
     InvalidKey,
     /// The account may not call.
-    #[error("account `{0}` is suspended; its owner can say why")]
+    #[error("account `{0}` is suspended: ask whoever runs this service why")]
     Suspended(String),
     /// A path that this route does not meter.
-    #[error("`{0}` is not metered on this route, so it is not forwarded")]
+    #[error(
+        "`{0}` is not metered on this route, so it is not forwarded: see to the method and the spelling of the path"
+    )]
     PathNotAllowed(String),
     /// It does not fit.
     #[error("{}", .0.message())]
@@ -48,16 +50,20 @@ pub enum Refusal {
         param: Option<String>,
     },
     /// The body is beyond the route's bound.
-    #[error("the body is larger than this route takes")]
+    #[error("the body is larger than this route takes, which its `max_body_bytes` says")]
     BodyTooLarge,
     /// The caller broke it off.
     #[error("the body ended too early")]
     BodyCutShort,
     /// No route has such a prefix.
-    #[error("no route is configured for this path")]
+    #[error(
+        "no route is configured for this path: it must begin with the prefix of a route, as in /openai/v1"
+    )]
     UnknownRoute,
     /// The model has no price.
-    #[error("model `{0}` has no price in the catalogue, so what it costs cannot be held")]
+    #[error(
+        "model `{0}` has no price in the catalogue, so what it costs cannot be held: use another, or have its price added"
+    )]
     ModelNotPriced(String),
     /// The store, or a cold account's ledger, is away.
     #[error("quota and credit cannot be checked right now: {0}")]
@@ -89,7 +95,7 @@ const AWAY_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_SENSIBLE_WAIT: Duration = Duration::from_mins(1);
 
 impl Refusal {
-    /// Refuses a path, which is shown as far as it may be of use.
+    /// Refuses a path, or a method and a path, shown as far as it may be of use.
     pub fn path_not_allowed(path: &str) -> Self {
         Self::PathNotAllowed(path.chars().take(SHOWN_PATH_CHARS).collect())
     }
@@ -296,11 +302,11 @@ impl Shortage {
         let list = self.violations.iter().map(ToString::to_string);
         let limits = list.collect::<Vec<_>>().join("; ");
         let advice = match (self.kind, self.max_tokens) {
-            (Kind::Exhausted, _) => "buy credit or raise the limit".to_owned(),
+            (Kind::Exhausted, _) => self.way_out().to_owned(),
             (Kind::TooBig, Some(most)) => {
-                format!("it can never fit; with max_tokens of at most {most} it would")
+                format!("as it is it can never fit; with max_tokens of at most {most} it would")
             }
-            (Kind::TooBig, None) => "it can never fit; a smaller one would".to_owned(),
+            (Kind::TooBig, None) => "as it is it can never fit; a smaller one would".to_owned(),
             (Kind::WindowExhausted, _) => {
                 "wait for the window to end, or raise the limit".to_owned()
             }

@@ -133,6 +133,25 @@ impl Shortage {
             .filter_map(|violation| violation.resets_at)
             .max()
     }
+
+    /// What helps where nothing is left: no credit raises a limit, and no wait makes a call fit that is above one.
+    pub fn way_out(&self) -> &'static str {
+        let exhausted = |violation: &&Violation| violation.kind == Kind::Exhausted;
+        let exhausted: Vec<_> = self.violations.iter().filter(exhausted).collect();
+        let of_wallet = |violation: &&Violation| violation.window.is_none();
+        let ends = |violation: &&Violation| {
+            violation.resets_at.is_some() && violation.requested <= violation.limit
+        };
+        if exhausted.iter().all(of_wallet) {
+            "buy credit"
+        } else if exhausted.iter().any(of_wallet) {
+            "buy credit and raise the limit"
+        } else if exhausted.iter().all(ends) {
+            "wait for the window to end, or raise the limit"
+        } else {
+            "raise the limit"
+        }
+    }
 }
 
 #[expect(

@@ -118,25 +118,29 @@ async fn end_all<S: Store + 'static, E: Surroundings>(
 ) {
     let at_once = Arc::new(Semaphore::new(ENDINGS_AT_ONCE));
     while let Some(closing) = closings.recv().await {
-        let Ok(turn) = at_once.clone().acquire_owned().await else {
-            return;
-        };
         let (store, surroundings) = (store.clone(), surroundings.clone());
-        tokio::spawn(async move {
-            end(&*store, &*surroundings, closing).await;
-            drop(turn);
-        });
+        let at_once = at_once.clone();
+        tokio::spawn(async move { end(&*store, &*surroundings, &at_once, closing).await });
     }
 }
 
 /// Repeats one ending until the store has acknowledged it.
 // holds: 2, never leaked; 3, never lost, as long as this process lives
-async fn end<S: Store, E: Surroundings>(store: &S, surroundings: &E, closing: Closing) {
+async fn end<S: Store, E: Surroundings>(
+    store: &S,
+    surroundings: &E,
+    at_once: &Semaphore,
+    closing: Closing,
+) {
     let handed_over = Instant::now();
     let settle = settle_of(&closing);
     let mut pause = RETRY_AT_FIRST;
     loop {
-        match store.settle(&settle).await {
+        // The turn is given back while it waits: what one shard cannot take must not keep others' endings.
+        let turn = at_once.acquire().await;
+        let answer = store.settle(&settle).await;
+        drop(turn);
+        match answer {
             Ok(SettleAnswer::Ended(_)) => {
                 surroundings.outbox_grew(closing.account.shard(store.shards()));
                 break;

@@ -53,12 +53,12 @@ pub fn classify(method: &Method, path: &str) -> Result<Endpoint, NotMetered> {
     if method == Method::GET && models.is_some_and(|id| id.is_empty() || id.starts_with('/')) {
         return Ok(Endpoint::Models);
     }
-    // Another version, another prefix, another case: an upstream may take it for the metered call all the same.
+    // Another version, another prefix, another case, an ending: an upstream may take it for the metered call all the
+    // same. And the older completions are as dear.
     let lower = path.to_ascii_lowercase();
-    let seems_metered = [CHAT, EMBEDDINGS].iter().any(|metered| {
-        let call = metered.trim_start_matches("/v1");
-        lower.ends_with(call)
-    });
+    let seems_metered = ["completions", "embeddings"]
+        .iter()
+        .any(|call| lower.contains(call));
     if seems_metered && method != Method::GET {
         return Err(NotMetered::Disguised);
     }
@@ -115,6 +115,8 @@ mod tests {
             "/v1/Chat/Completions",
             "/V1/EMBEDDINGS",
             "/v2/chat/completions",
+            "/v1/chat/completions.json",
+            "/v1/completions",
             "/chat/completions",
             "/v1/chat/completions%00",
             "/v1/chat/completions\u{200b}",

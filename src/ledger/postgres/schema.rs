@@ -48,7 +48,7 @@ pub async fn migrate(url: &str, shards: Option<u16>) -> Result<Installation, Led
     let installation = installation(&mut tx).await?;
     if shards.is_some_and(|shards| shards != installation.shards) {
         return Err(LedgerError::Invalid(format!(
-            "this installation has {} shards, for ever",
+            "this installation has {} shards, for ever: leave --shards away",
             installation.shards
         )));
     }
