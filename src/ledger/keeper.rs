@@ -3,6 +3,7 @@
 //! It also looks whether store and ledger answer at all, since a sidecar without calls would not notice.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -44,6 +45,8 @@ pub struct Keeper<S, L> {
     /// Shards that somebody has a reason to check although they are adopted.
     suspects: Mutex<Vec<ShardId>>,
     woken: Notify,
+    /// The shard whose server is asked next.
+    asking: AtomicU16,
 }
 
 impl<S: Store, L: Ledger> Keeper<S, L> {
@@ -57,6 +60,7 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
             lost: Standing::new("state of a shard in the store", clock),
             suspects: Mutex::default(),
             woken: Notify::new(),
+            asking: AtomicU16::new(0),
         }
     }
 
@@ -147,15 +151,21 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
         false
     }
 
-    /// Asks the store for a sign of life, and whether it would ever evict a balance (rule 14).
+    /// Asks the store for a sign of life, and whether it would ever evict a balance (rule 14): one shard a round, since
+    /// each may be on a server of its own, and one that gives a bad answer again and again until it gives a good one.
     async fn ask_store(&self) {
-        match self.store.view(WHOLE).await {
-            Ok(view) if view.noeviction => self.store_standing.succeeded(WHOLE),
+        let shard = ShardId(self.asking.load(Ordering::Relaxed));
+        match self.store.view(shard).await {
+            Ok(view) if view.noeviction => {
+                self.store_standing.succeeded(shard);
+                let next = (shard.0 + 1) % self.store.shards().max(1);
+                self.asking.store(next, Ordering::Relaxed);
+            }
             Ok(_) => {
                 let reason = "its maxmemory-policy is not noeviction";
-                self.store_standing.failed(WHOLE, &reason);
+                self.store_standing.failed(shard, &reason);
             }
-            Err(error) => self.store_standing.failed(WHOLE, &error),
+            Err(error) => self.store_standing.failed(shard, &error),
         }
     }
 }
