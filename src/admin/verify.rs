@@ -10,6 +10,7 @@ use super::failure::{Failure, LOST};
 use super::output::Output;
 use crate::ledger::audit::{self, Drift};
 use crate::ledger::postgres::admin::Admin;
+use crate::ledger::{ApplyError, LedgerError};
 use crate::quota::{AccountId, ChangeSeq, ShardId, Store, StoreError};
 
 /// How often long work says how far it is.
@@ -26,6 +27,7 @@ pub(super) async fn run(config: Option<&Path>, output: &Output) -> Result<(), Fa
         accounts: 0,
         drifts: 0,
         lost: 0,
+        stopped: 0,
         said_at: Instant::now(),
     };
     let shards = verify.live.store.shards();
@@ -37,6 +39,13 @@ pub(super) async fn run(config: Option<&Path>, output: &Output) -> Result<(), Fa
         let lost = verify.lost;
         return Err(Failure::Check(format!(
             "{drifts} drifts in {accounts} accounts; {lost} shards have lost their state, so theirs were not audited\n  {LOST}"
+        )));
+    }
+    if verify.stopped > 0 {
+        let stopped = verify.stopped;
+        return Err(Failure::Check(format!(
+            "{drifts} drifts in {accounts} accounts; {stopped} shards follow the ledger no more, so theirs were not \
+             audited: mend the change that stops each"
         )));
     }
     if drifts > 0 {
@@ -54,6 +63,7 @@ struct Verify<'a> {
     accounts: usize,
     drifts: usize,
     lost: usize,
+    stopped: usize,
     said_at: Instant,
 }
 
@@ -69,6 +79,9 @@ impl Verify<'_> {
             }
             Err(failure) => return Err(failure),
         }
+        if !self.follow(shard).await? {
+            return Ok(());
+        }
         let header = self.live.store.view(shard).await?.header;
         let applied = header.map_or(ChangeSeq(0), |header| header.applied_seq);
         let mut after = None;
@@ -82,6 +95,22 @@ impl Verify<'_> {
             self.say_how_far();
         }
         Ok(())
+    }
+
+    /// Lets the store follow the ledger first, so that what is under way is no finding. A change that cannot be applied
+    /// stops its shard for good, which is one (rule 20): false, and the shard cannot be audited.
+    async fn follow(&mut self, shard: ShardId) -> Result<bool, Failure> {
+        let reason = match self.live.applier.apply_shard(shard).await {
+            Ok(_) => return Ok(true),
+            Err(ApplyError::Ledger(LedgerError::Nonsense(reason))) => reason,
+            Err(ApplyError::Store(StoreError::Nonsense(reason))) => reason,
+            Err(error) => return Err(error.into()),
+        };
+        self.stopped += 1;
+        let value = json!({ "what": "applier", "shard": shard, "reason": reason });
+        let text = format!("the applier of shard {shard} is stopped by a change: {reason}");
+        self.output.answer(&value, &text)?;
+        Ok(false)
     }
 
     /// Compares a few accounts while their shard's row is locked: the last of them, how many, and what drifts.

@@ -276,3 +276,23 @@ async fn a_ledger_that_disagrees_with_its_own_records_is_a_drift() {
         .collect();
     assert_eq!(named, ["records", "lot"]);
 }
+
+#[tokio::test]
+async fn a_change_that_stops_the_applier_is_named() {
+    let customer = Customer::new().await;
+    let mut sql = customer.place.sql().await;
+    let change = "WITH next AS (
+            UPDATE shard SET last_change = last_change + 1
+            WHERE id = (SELECT shard FROM account WHERE id = $1) RETURNING id, last_change
+        )
+        INSERT INTO store_change (shard, seq, account_id, body)
+        SELECT id, last_change, $1, '{\"moved\": \"nonsense\"}' FROM next";
+    let change = sqlx::query(change).bind(customer.id.as_str());
+    change.execute(&mut sql).await.unwrap();
+    let ran = customer.place.run(&["verify", "--json"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let shard = customer.id.shard(customer.store.shards());
+    let named = ran.values();
+    assert_eq!(named[0]["what"], "applier", "{named:?}");
+    assert_eq!(named[0]["shard"], shard.0);
+}
