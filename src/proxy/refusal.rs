@@ -307,6 +307,9 @@ impl Shortage {
                 format!("as it is it can never fit; with max_tokens of at most {most} it would")
             }
             (Kind::TooBig, None) => "as it is it can never fit; a smaller one would".to_owned(),
+            (Kind::WindowExhausted, _) if self.exceeds_a_limit() => {
+                "wait for the window to end and ask for less, or raise the limit".to_owned()
+            }
             (Kind::WindowExhausted, _) => {
                 "wait for the window to end, or raise the limit".to_owned()
             }

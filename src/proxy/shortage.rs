@@ -134,6 +134,12 @@ impl Shortage {
             .max()
     }
 
+    /// Whether the call asks for more than a limit in all, so that it would not fit into an empty window either.
+    pub fn exceeds_a_limit(&self) -> bool {
+        let mut violations = self.violations.iter();
+        violations.any(|violation| violation.requested > violation.limit)
+    }
+
     /// What helps where nothing is left: no credit raises a limit, and no wait makes a call fit that is above one.
     pub fn way_out(&self) -> &'static str {
         let exhausted = |violation: &&Violation| violation.kind == Kind::Exhausted;
