@@ -102,8 +102,10 @@ impl Verify<'_> {
     async fn follow(&mut self, shard: ShardId) -> Result<bool, Failure> {
         let reason = match self.live.applier.apply_shard(shard).await {
             Ok(_) => return Ok(true),
-            Err(ApplyError::Ledger(LedgerError::Nonsense(reason))) => reason,
-            Err(ApplyError::Store(StoreError::Nonsense(reason))) => reason,
+            Err(
+                ApplyError::Ledger(LedgerError::Nonsense(reason))
+                | ApplyError::Store(StoreError::Nonsense(reason)),
+            ) => reason,
             Err(error) => return Err(error.into()),
         };
         self.stopped += 1;
