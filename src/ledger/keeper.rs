@@ -40,6 +40,8 @@ pub struct Keeper<S, L> {
     store: Arc<S>,
     ledger: Arc<L>,
     store_standing: Standing,
+    /// Whether a server of the store might evict balances.
+    eviction: Standing,
     ledger_standing: Standing,
     lost: Standing,
     /// Shards that somebody has a reason to check although they are adopted.
@@ -56,6 +58,7 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
             store,
             ledger,
             store_standing: Standing::new("store", clock.clone()),
+            eviction: Standing::new("noeviction in the store", clock.clone()),
             ledger_standing: Standing::new("ledger", clock.clone()),
             lost: Standing::new("state of a shard in the store", clock),
             suspects: Mutex::default(),
@@ -67,7 +70,7 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
     /// What readiness says.
     pub fn health(&self) -> Health {
         Health {
-            store: self.store_standing.away(),
+            store: self.store_standing.away().or(self.eviction.away()),
             ledger: self.ledger_standing.away(),
             lost: self.lost.away(),
         }
@@ -109,7 +112,8 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
                 return false;
             }
         }
-        let suspects = std::mem::take(&mut *self.suspects.lock());
+        let mut suspects = std::mem::take(&mut *self.suspects.lock());
+        suspects.extend(self.store_standing.failing());
         let mut checked = 0;
         for shard in (0..self.store.shards()).map(ShardId) {
             let trusted = self
@@ -158,12 +162,14 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
         match self.store.view(shard).await {
             Ok(view) if view.noeviction => {
                 self.store_standing.succeeded(shard);
+                self.eviction.succeeded(shard);
                 let next = (shard.0 + 1) % self.store.shards().max(1);
                 self.asking.store(next, Ordering::Relaxed);
             }
             Ok(_) => {
                 let reason = "its maxmemory-policy is not noeviction";
-                self.store_standing.failed(shard, &reason);
+                self.store_standing.succeeded(shard);
+                self.eviction.failed(shard, &reason);
             }
             Err(error) => self.store_standing.failed(shard, &error),
         }

@@ -60,6 +60,11 @@ impl Standing {
         away.reason = reason;
     }
 
+    /// The shards whose last attempt failed: to be tried again soon, since only a success clears them.
+    pub fn failing(&self) -> Vec<ShardId> {
+        self.failing.lock().keys().copied().collect()
+    }
+
     /// Since when it has been away; `None` while everything succeeds.
     pub fn away(&self) -> Option<Away> {
         let failing = self.failing.lock();

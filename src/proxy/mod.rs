@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 use rust_decimal::Decimal;
 
@@ -62,13 +64,20 @@ struct Sidecar<S, L> {
 impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
     /// Answers a request, in any case.
     async fn answer(&self, request: Request<Incoming>) -> Response<ProxyBody> {
+        let has_body = !request.body().is_end_stream();
         let (shape, answer) = match self.routes.find(request.uri().path()) {
             Some(route) => (route.shape(), self.handle(route, request).await),
             None => (Shape::Problem, Err(Refusal::UnknownRoute)),
         };
         answer.unwrap_or_else(|refusal| {
             self.metrics.refused(refusal.code());
-            let response = refusal.response(shape, &self.refusals, self.clock.now());
+            let mut response = refusal.response(shape, &self.refusals, self.clock.now());
+            if has_body && refusal.leaves_body_unread(shape) {
+                // The connection ends here, since the rest of the call is still in it. A caller who is not told might
+                // send its next call into it, and take the loss for a failure that is worth a retry.
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
             response.map(ProxyBody::from)
         })
     }

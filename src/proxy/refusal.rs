@@ -167,6 +167,19 @@ impl Refusal {
         }
     }
 
+    /// Whether it is decided before the call's body is read; on routes that buffer none, every refusal is.
+    pub fn leaves_body_unread(&self, shape: Shape) -> bool {
+        shape == Shape::Problem
+            || matches!(
+                self,
+                Self::InvalidKey
+                    | Self::PathNotAllowed(_)
+                    | Self::BodyTooLarge
+                    | Self::UnknownRoute
+                    | Self::QuotaUnavailable(_)
+            )
+    }
+
     /// After what time trying again may help; `None` where it will not by itself.
     fn retry_after(&self, now: UnixMs) -> Option<Duration> {
         match self {

@@ -107,8 +107,8 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
         wait(&ended),
     ));
     doors.spawn(control::serve(control_door, wait(&ended)));
-    let mut tasks = house.start(&readiness, telemetry);
     house.first_checks(&readiness).await;
+    let mut tasks = house.start(&readiness, telemetry);
     announce(&Addresses {
         proxy,
         control,

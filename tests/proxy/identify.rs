@@ -244,3 +244,16 @@ async fn a_revoked_key_soon_opens_no_free_path_either() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_refusal_before_the_body_is_read_says_that_the_connection_ends() {
+    let url = format!("{}{CHAT}", sidecar().await.proxy);
+    let refused = post(&url, &chat(5)).key("sk-nobody").send().await;
+    let refused = refused.refused(401, "invalid_api_key");
+    assert_eq!(refused.header("connection"), Some("close"));
+
+    let account = installation().await.account("0");
+    let refused = post(&url, &chat(5)).key(&account.key).send().await;
+    let refused = refused.refused(402, "insufficient_quota");
+    assert_eq!(refused.header("connection"), None, "all of it was read");
+}
