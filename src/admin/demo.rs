@@ -18,12 +18,12 @@ use super::secret::KeySecret;
 use super::serve::told_to_stop;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::ledger::{MemoryLedger, NewGrant, Prices};
+use crate::ledger::{AnyLedger, MemoryLedger, NewGrant, Prices};
 use crate::mock::{self, Mock};
 use crate::money::{Amount, Nanos};
 use crate::proxy::{self, Addresses};
 use crate::quota::memory::MemoryStore;
-use crate::quota::{AccountId, Limit, Mode, Snapshot, Status, Version};
+use crate::quota::{AccountId, AnyStore, Limit, Mode, Snapshot, Status, Version};
 
 const ACCOUNT: &str = "demo";
 const CREDITS: Nanos = Nanos(10_000_000_000);
@@ -82,7 +82,8 @@ pub(super) async fn run(arguments: Arguments, output: &Output) -> Result<(), Fai
         // If nobody reads what is said any more, calls are served all the same.
         let _ = output.answer(&value, &ready_to_paste(addresses, &account, key));
     };
-    let (store, ledger) = (Arc::new(store), Arc::new(ledger));
+    let store = Arc::new(AnyStore::Memory(store));
+    let ledger = Arc::new(AnyLedger::Memory(ledger));
     let upstream = tokio::spawn(mock);
     let served = proxy::serve(config, store, ledger, Clock::System, announce, end).await;
     upstream.abort();

@@ -12,9 +12,8 @@ use super::failure::Failure;
 use super::output::Output;
 use super::serve::told_to_stop;
 use crate::clock::Clock;
-use crate::ledger::{Flushed, Flusher, Keeper, PostgresLedger};
-use crate::quota::redis::RedisStore;
-use crate::quota::{ShardId, Store};
+use crate::ledger::{AnyLedger, Flushed, Flusher, Keeper};
+use crate::quota::{AnyStore, ShardId, Store};
 
 /// How long a watch rests between two rounds.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -95,7 +94,7 @@ async fn round(live: &Live) -> Result<Done, Failure> {
     Ok(done)
 }
 
-fn flusher(live: &Live) -> Flusher<RedisStore, PostgresLedger> {
+fn flusher(live: &Live) -> Flusher<AnyStore, AnyLedger> {
     let (store, ledger) = (live.store.clone(), live.ledger.clone());
     let keeper = Arc::new(Keeper::new(store.clone(), ledger.clone(), Clock::System));
     Flusher::new(store, ledger, keeper, live.applier.clone(), Clock::System)

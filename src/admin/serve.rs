@@ -12,8 +12,9 @@ use super::connect;
 use super::failure::Failure;
 use super::output::Output;
 use crate::clock::Clock;
-use crate::ledger::{Ledger, PostgresLedger};
+use crate::ledger::{AnyLedger, Ledger};
 use crate::proxy::{self, Addresses};
+use crate::quota::AnyStore;
 use crate::quota::redis::RedisStore;
 use crate::telemetry;
 
@@ -34,7 +35,7 @@ A setting for this process alone:
 pub(super) async fn run(file: Option<&Path>, output: &Output) -> Result<(), Failure> {
     let config = connect::config(file)?;
     telemetry::start_log(config.log);
-    let ledger = PostgresLedger::connect(connect::ledger_url(&config)?).await?;
+    let ledger = connect::ledger(&config).await?;
     let settings = connect::store_settings(&config, ledger.installation().shards)?;
     let store = RedisStore::connect(settings).await?;
     let told = told_to_stop()?;
@@ -48,7 +49,7 @@ pub(super) async fn run(file: Option<&Path>, output: &Output) -> Result<(), Fail
             ),
         );
     };
-    let (store, ledger) = (Arc::new(store), Arc::new(ledger));
+    let (store, ledger) = (Arc::new(AnyStore::Redis(store)), Arc::new(ledger));
     let partitions = tokio::spawn(keep_partitions(ledger.clone()));
     let served = proxy::serve(config, store, ledger, Clock::System, announce, told).await;
     partitions.abort();
@@ -56,12 +57,12 @@ pub(super) async fn run(file: Option<&Path>, output: &Output) -> Result<(), Fail
 }
 
 /// Sees to it that the records of the coming months have partitions, for as long as the sidecar runs.
-async fn keep_partitions(ledger: Arc<PostgresLedger>) {
+async fn keep_partitions(ledger: Arc<AnyLedger>) {
     let mut looks = interval(PARTITIONS_EACH);
     loop {
         looks.tick().await;
         // It comes again in time: partitions are made months ahead, and a record without one has the default's.
-        if let Err(error) = ledger.make_partitions().await {
+        if let Err(error) = ledger.upkeep().await {
             tracing::warn!(%error, "the partitions of the coming months cannot be made");
         }
     }

@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::output::{Output, Table};
 use crate::clock::{Clock, UnixMs};
 use crate::config::Config;
-use crate::ledger::{Ledger, LoadError, Loader, PostgresLedger};
+use crate::ledger::{Ledger, LoadError, Loader};
 use crate::money::{Amount, Nanos};
 use crate::quota::{
     AccountId, AccountImage, AccountView, CounterState, Lot, LotId, LotState, Mode, Resource,
@@ -64,7 +64,7 @@ pub(super) async fn run(config: &Config, id: &AccountId, output: &Output) -> Res
         Err(failure @ Failure::Store(_)) => failure,
         Err(failure) => return Err(failure),
     };
-    let ledger = PostgresLedger::connect(connect::ledger_url(config)?).await?;
+    let ledger = connect::ledger(config).await?;
     let image = ledger.image(id).await?;
     let image = image.ok_or_else(|| nobody(id))?;
     let shown = Shown::of_image(image, Clock::System.now());

@@ -17,6 +17,18 @@ use crate::quota::{
     AccountId, AccountView, ChangeSeq, Count, CounterBalance, CounterKey, LotId, Moved, OutSeq,
 };
 
+/// Which accounts of a shard are looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Page {
+    /// Those after this one, in the order of their ids.
+    After(Option<AccountId>),
+    /// This one alone.
+    Only(AccountId),
+}
+
+/// Accounts whose books are read under one lock, so that an audit never holds up a flush for long.
+pub const BATCH: usize = 50;
+
 /// What the ledger says of one account, read while its shard's row was locked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Books {

@@ -2,16 +2,18 @@
 //!
 //! Every ledger writes the same batch, each in its own way, so none can decide otherwise.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use uuid::Uuid;
 
 use super::decide::{Line, Recorded, Taken, correction_id, decide};
+use super::posting::{Book, Posting, PostingKind};
 use super::record::{Numbers, RecordDetail};
 use crate::clock::UnixMs;
 use crate::money::{Amount, Nanos};
 use crate::quota::{
     AccountId, ChangeBody, CounterKey, EndedEntry, Entry, EntryKind, LotId, Moved, ReservationId,
+    Withdrawal, WithdrawalReason,
 };
 
 /// One usage record, as it is written for ever.
@@ -39,6 +41,8 @@ pub struct UsageRecord {
     pub corrects: Option<Uuid>,
     /// What was taken from where.
     pub taken: Taken,
+    /// The posting it is part of; `None` where it moved no credit.
+    pub posting: Option<Uuid>,
 }
 
 /// What is known of a reservation before or within a batch.
@@ -65,21 +69,38 @@ pub struct Batch {
     pub rests: Vec<(AccountId, ChangeBody)>,
     /// What is known of each reservation of the batch afterwards.
     pub known: HashMap<ReservationId, Known>,
+    /// The withdrawals that are done, and how much there was to take.
+    pub withdrawn: Vec<(Uuid, Nanos)>,
+    /// The same movements of credit as `lots` and `debts`, in double entry.
+    pub postings: Vec<Posting>,
+    /// Withdrawals that the ledger asked for and has no entry of.
+    pending: BTreeSet<Uuid>,
+    /// Where the posting of an account's usage is.
+    usage: HashMap<AccountId, usize>,
 }
 
 impl Batch {
-    /// Decides entries in their order, each knowing what the ones before it did.
-    pub fn decided(entries: &[&Entry], known: HashMap<ReservationId, Known>) -> Self {
+    /// Decides entries in their order, each knowing what the ones before it did. `known` is what is recorded of their
+    /// reservations, `pending` which of their withdrawals the ledger still waits for.
+    pub fn decided(
+        entries: &[&Entry],
+        known: HashMap<ReservationId, Known>,
+        pending: BTreeSet<Uuid>,
+    ) -> Self {
         let mut batch = Self {
             known,
+            pending,
             ..Self::default()
         };
         for entry in entries {
             match &entry.kind {
                 EntryKind::Ended(ended) => batch.end(entry, ended),
-                EntryKind::Repaid => batch.moves(&entry.account, &entry.moved),
+                EntryKind::Repaid => batch.post(entry, PostingKind::Repayment, Book::Debt),
+                EntryKind::Expired => batch.post(entry, PostingKind::Expiry, Book::Expired),
+                EntryKind::Withdrawn(withdrawal) => batch.withdraw(entry, withdrawal),
             }
         }
+        batch.postings.retain(|posting| !posting.entries.is_empty());
         batch.lots.retain(|_, nanos| *nanos != Nanos::ZERO);
         batch.debts.retain(|_, nanos| *nanos != Nanos::ZERO);
         batch.counters.retain(|_, amount| *amount != Amount(0));
@@ -100,7 +121,7 @@ impl Batch {
             return;
         }
         let corrected = known.filter(|_| decision.line == Line::Correction).cloned();
-        self.moves(&entry.account, &decision.taken.movement());
+        let posting = self.post_charge(entry, decision.line, &decision.taken);
         let detail = RecordDetail::read(&ended.detail);
         let record = UsageRecord {
             id: ended.id.0,
@@ -114,6 +135,7 @@ impl Batch {
             detail,
             corrects: None,
             taken: decision.taken,
+            posting,
         };
         let (record, known) = match corrected {
             None => {
@@ -124,6 +146,62 @@ impl Batch {
         };
         self.known.insert(ended.id, known);
         self.records.push(record);
+    }
+
+    /// Credit that moved otherwise than by a call.
+    fn post(&mut self, entry: &Entry, kind: PostingKind, other: Book) {
+        self.moves(&entry.account, &entry.moved);
+        let mut posting = Posting::of_outbox(kind, &entry.account, entry.seq);
+        posting.wallet(&entry.moved, other);
+        self.postings.push(posting);
+    }
+
+    /// What the records of an account come to is one posting; a correction is one of its own.
+    fn post_charge(&mut self, entry: &Entry, line: Line, taken: &Taken) -> Option<Uuid> {
+        let movement = taken.movement();
+        self.moves(&entry.account, &movement);
+        if movement.lots.is_empty() && movement.debt == Nanos::ZERO {
+            return None;
+        }
+        let kind = match line {
+            Line::Correction => PostingKind::Correction,
+            _ => PostingKind::Usage,
+        };
+        let usage = self.usage.get(&entry.account).copied();
+        let at = usage
+            .filter(|_| kind == PostingKind::Usage)
+            .unwrap_or_else(|| {
+                let posting = Posting::of_outbox(kind, &entry.account, entry.seq);
+                self.postings.push(posting);
+                self.postings.len() - 1
+            });
+        if kind == PostingKind::Usage {
+            self.usage.insert(entry.account.clone(), at);
+        }
+        self.postings[at].wallet(&movement, Book::Used);
+        Some(self.postings[at].id)
+    }
+
+    /// What was asked for once is taken once; whatever else the store took goes back (rule 24).
+    // holds: 4, never twice
+    fn withdraw(&mut self, entry: &Entry, withdrawal: &Withdrawal) {
+        if !self.pending.remove(&withdrawal.id) {
+            let back = Taken::default().rest(&entry.moved);
+            if back != Moved::default() {
+                let body = ChangeBody {
+                    moved: back,
+                    ..ChangeBody::default()
+                };
+                self.rests.push((entry.account.clone(), body));
+            }
+            return;
+        }
+        let (kind, book) = match withdrawal.reason {
+            WithdrawalReason::Void => (PostingKind::Void, Book::Voided),
+            WithdrawalReason::Refund => (PostingKind::Refund, Book::Refunded),
+        };
+        self.post(entry, kind, book);
+        self.withdrawn.push((withdrawal.id, -entry.moved.wallet()));
     }
 
     fn moves(&mut self, account: &AccountId, moved: &Moved) {

@@ -1,19 +1,23 @@
-//! What a shard's row and its header in the store say of one another (rule 21, with a single epoch).
+//! What a shard's row and its header in the store say of one another (rule 21).
 
 use uuid::Uuid;
 
+use super::Looked;
 use crate::quota::{
-    ChangeSeq, Epoch, Header, OutSeq, RunId, STORE_FORMAT, ShardId, ShardView, Store, StoreError,
+    ChangeSeq, Epoch, Header, Life, OutSeq, Outbox, RunId, STORE_FORMAT, ShardView, Tenure,
 };
 
-/// The first life of a shard.
-const FIRST_EPOCH: Epoch = Epoch(1);
-
-/// A shard's life in the store, and the server that keeps it.
-pub type Home = (Epoch, RunId);
+/// Where a shard is: its life in the store, and the server that keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Home {
+    /// Its life.
+    pub life: Life,
+    /// The server's.
+    pub run_id: RunId,
+}
 
 /// A shard as the ledger knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ShardRow {
     /// `None` until the store was opened for the first time.
     pub home: Option<Home>,
@@ -23,78 +27,101 @@ pub struct ShardRow {
     pub last_change: ChangeSeq,
 }
 
-/// What to do about a shard.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Verdict {
-    /// It was never used: write this header, then look again.
-    Open(Header),
-    /// Store and ledger agree.
-    Agreed(Epoch),
-    /// They do not, in words.
-    Lost(String),
-}
-
-/// Where a shard is, or in words why the store has lost it. Its row is locked by the caller, so what the store says here
-/// is no older than what the row says. A shard that was never used is opened.
-pub async fn look<S: Store>(
-    install: Uuid,
-    shard: ShardId,
-    row: &ShardRow,
-    store: &S,
-) -> Result<Result<Home, String>, StoreError> {
-    let mut view = store.view(shard).await?;
-    let mut verdict = compare(install, row, &view);
-    if let Verdict::Open(header) = &verdict {
-        store.open(shard, header).await?;
-        view = store.view(shard).await?;
-        verdict = compare(install, row, &view);
-    }
-    Ok(match verdict {
-        Verdict::Agreed(epoch) => Ok((epoch, view.run_id)),
-        Verdict::Lost(reason) => Err(reason),
-        Verdict::Open(_) => Err("the header just written is not there".into()),
-    })
-}
-
-fn compare(install: Uuid, row: &ShardRow, view: &ShardView) -> Verdict {
-    let expected = row.home.as_ref().map(|(epoch, _)| *epoch);
-    let Some(header) = &view.header else {
-        if expected.is_some() {
-            return Verdict::Lost("the store has no header of it".into());
+impl ShardRow {
+    /// Takes note of what a look at the store found, and says what to do. The row is locked by the caller, so what the
+    /// store says here is no older than what the row says; it is to be saved before anything is written to the store.
+    ///
+    /// With `anew`, a new epoch begins although nothing is lost.
+    // holds: 1, never oversold; 3, never lost
+    pub fn look(&mut self, install: Uuid, view: &ShardView, anew: bool) -> Looked {
+        let header = view.header.as_ref();
+        if let Some(reason) = header.and_then(|header| refusal(install, header)) {
+            return Looked::Refused(reason);
         }
-        return Verdict::Open(Header {
+        let run_id = &view.run_id;
+        let lost = match (&self.home, header) {
+            (None, _) => Some("it was never used".to_owned()),
+            (Some(_), None) => Some("the store has no header of it".to_owned()),
+            (Some(home), Some(header)) => self.lost(home, header),
+        };
+        let lost = lost.or_else(|| anew.then(|| "it is to be rebuilt".to_owned()));
+        let Some(reason) = lost else {
+            let home = self.home.as_mut().expect("a shard without a home is new");
+            if home.run_id != *run_id {
+                home.run_id = run_id.clone();
+                home.life.tenure.0 += 1;
+            }
+            return Looked::Agreed(home.life);
+        };
+        let known = self.home.as_ref().map(|home| home.life);
+        let tenure = known.map_or(0, |life| life.tenure.0);
+        let epochs = [
+            known.map(|life| life.epoch),
+            header.map(|header| header.epoch),
+        ];
+        let latest = epochs.into_iter().flatten().max();
+        // Of every life that ledger or store has known, this is a later one.
+        let epoch = Epoch(latest.map_or(0, |epoch| epoch.0) + 1);
+        self.home = Some(Home {
+            life: Life {
+                epoch,
+                tenure: Tenure(tenure + 1),
+            },
+            run_id: run_id.clone(),
+        });
+        let header = Header {
             install,
             format: STORE_FORMAT,
-            epoch: FIRST_EPOCH,
-            out_seq: row.flushed_seq,
-            applied_seq: ChangeSeq(0),
-        });
-    };
-    let epoch = expected.unwrap_or(FIRST_EPOCH);
+            epoch,
+            out_seq: header.map_or(self.flushed_seq, |header| {
+                header.out_seq.max(self.flushed_seq)
+            }),
+            // Every account is cold now, and will be loaded with all changes up to this one.
+            applied_seq: self.last_change,
+        };
+        Looked::Open { header, reason }
+    }
+
+    /// Whether entries that were read there are this shard's, and not of a life that was (rule 19).
+    pub fn is_of(&self, outbox: &Outbox) -> bool {
+        let same = |home: &Home| home.run_id == outbox.run_id && home.life.tenure == outbox.tenure;
+        self.home.as_ref().is_some_and(same)
+    }
+
+    /// Why the store has lost the shard, in words.
+    fn lost(&self, home: &Home, header: &Header) -> Option<String> {
+        if header.epoch != home.life.epoch {
+            Some(format!(
+                "the store is in epoch {}, the ledger in {}",
+                header.epoch, home.life.epoch
+            ))
+        } else if header.out_seq < self.flushed_seq {
+            Some(format!(
+                "the store went back: its last entry is {}, the ledger has {}",
+                header.out_seq, self.flushed_seq
+            ))
+        } else if header.applied_seq > self.last_change {
+            Some(format!(
+                "the ledger went back: the store has applied change {}, the ledger's last is {}",
+                header.applied_seq, self.last_change
+            ))
+        } else {
+            None
+        }
+    }
+}
+
+/// Why this store is not to be touched at all, in words.
+fn refusal(install: Uuid, header: &Header) -> Option<String> {
     if header.install != install {
-        Verdict::Lost(format!("it belongs to installation {}", header.install))
+        Some(format!("it belongs to installation {}", header.install))
     } else if header.format != STORE_FORMAT {
-        Verdict::Lost(format!(
+        Some(format!(
             "its format is {}, this program's is {STORE_FORMAT}",
             header.format
         ))
-    } else if header.epoch != epoch {
-        Verdict::Lost(format!(
-            "the store is in epoch {}, the ledger in {epoch}",
-            header.epoch
-        ))
-    } else if header.out_seq < row.flushed_seq {
-        Verdict::Lost(format!(
-            "the store went back: its last entry is {}, the ledger has {}",
-            header.out_seq, row.flushed_seq
-        ))
-    } else if header.applied_seq > row.last_change {
-        Verdict::Lost(format!(
-            "the ledger went back: the store has applied change {}, the ledger's last is {}",
-            header.applied_seq, row.last_change
-        ))
     } else {
-        Verdict::Agreed(epoch)
+        None
     }
 }
 
@@ -103,47 +130,98 @@ mod tests {
     use super::*;
     use crate::clock::UnixMs;
 
-    fn view(header: Option<Header>) -> ShardView {
+    const INSTALL: Uuid = Uuid::from_u128(1);
+
+    fn view(header: Option<Header>, run_id: &str) -> ShardView {
         ShardView {
             header,
-            run_id: RunId("server".into()),
+            run_id: RunId(run_id.into()),
             now: UnixMs(0),
             noeviction: true,
             outbox_len: 0,
+            oldest_epoch: None,
+        }
+    }
+
+    fn new_row() -> ShardRow {
+        ShardRow {
+            home: None,
+            flushed_seq: OutSeq(0),
+            last_change: ChangeSeq(3),
+        }
+    }
+
+    fn opened(row: &mut ShardRow, header: Option<Header>, anew: bool) -> Header {
+        match row.look(INSTALL, &view(header, "one"), anew) {
+            Looked::Open { header, .. } => header,
+            other => panic!("a new epoch was due: {other:?}"),
+        }
+    }
+
+    fn life(epoch: i64, tenure: i64) -> Looked {
+        Looked::Agreed(Life {
+            epoch: Epoch(epoch),
+            tenure: Tenure(tenure),
+        })
+    }
+
+    #[test]
+    fn a_shard_that_agrees_is_left_alone() {
+        let mut row = new_row();
+        let header = opened(&mut row, None, false);
+        assert_eq!((header.epoch, header.applied_seq), (Epoch(1), ChangeSeq(3)));
+        let looked = row.look(INSTALL, &view(Some(header), "one"), false);
+        assert_eq!(looked, life(1, 1));
+    }
+
+    #[test]
+    fn another_server_begins_a_tenure_even_under_a_name_that_was_known() {
+        let mut row = new_row();
+        let header = opened(&mut row, None, false);
+        for (name, tenure) in [("two", 2), ("two", 2), ("one", 3)] {
+            let looked = row.look(INSTALL, &view(Some(header.clone()), name), false);
+            assert_eq!(looked, life(1, tenure));
         }
     }
 
     #[test]
-    fn a_shard_is_opened_once_and_never_again() {
-        let install = Uuid::from_u128(1);
-        let mut row = ShardRow {
-            home: None,
-            flushed_seq: OutSeq(0),
-            last_change: ChangeSeq(3),
-        };
-        let Verdict::Open(header) = compare(install, &row, &view(None)) else {
-            panic!("a new shard is opened");
-        };
-        // Whoever opened it may have died before the row was written.
-        let opened = view(Some(header.clone()));
-        assert_eq!(compare(install, &row, &opened), Verdict::Agreed(Epoch(1)));
-        row.home = Some((Epoch(1), RunId("server".into())));
-        assert_eq!(compare(install, &row, &opened), Verdict::Agreed(Epoch(1)));
-
-        let lost = |row: &ShardRow, header: Option<Header>| {
-            matches!(compare(install, row, &view(header)), Verdict::Lost(_))
-        };
-        assert!(lost(&row, None));
+    fn whatever_is_lost_begins_an_epoch_that_nobody_has_known() {
+        let mut row = new_row();
+        let header = opened(&mut row, None, false);
+        row.flushed_seq = OutSeq(7);
         let odd = |change: fn(&mut Header)| {
             let mut header = header.clone();
+            header.out_seq = OutSeq(9);
             change(&mut header);
             Some(header)
         };
-        assert!(lost(&row, odd(|h| h.install = Uuid::from_u128(2))));
-        assert!(lost(&row, odd(|h| h.format += 1)));
-        assert!(lost(&row, odd(|h| h.epoch = Epoch(2))));
-        assert!(lost(&row, odd(|h| h.applied_seq = ChangeSeq(4))));
-        row.flushed_seq = OutSeq(1);
-        assert!(lost(&row, Some(header)));
+        let renewed = |header: Option<Header>, anew| opened(&mut row.clone(), header, anew);
+        let missing = renewed(None, false);
+        assert_eq!((missing.epoch, missing.out_seq), (Epoch(2), OutSeq(7)));
+        let rewound = renewed(odd(|h| h.out_seq = OutSeq(6)), false);
+        assert_eq!((rewound.epoch, rewound.out_seq), (Epoch(2), OutSeq(7)));
+        let later = renewed(odd(|h| h.epoch = Epoch(5)), false);
+        assert_eq!((later.epoch, later.out_seq), (Epoch(6), OutSeq(9)));
+        let ledger_went_back = renewed(odd(|h| h.applied_seq = ChangeSeq(4)), false);
+        assert_eq!(ledger_went_back.applied_seq, ChangeSeq(3));
+        let rebuilt = renewed(odd(|_| {}), true);
+        assert_eq!((rebuilt.epoch, rebuilt.out_seq), (Epoch(2), OutSeq(9)));
+    }
+
+    #[test]
+    fn what_belongs_to_others_is_not_touched() {
+        let mut row = new_row();
+        let header = opened(&mut row, None, false);
+        let before = row.clone();
+        for change in [
+            |h: &mut Header| h.install = Uuid::from_u128(2),
+            |h: &mut Header| h.format += 1,
+        ] {
+            let mut header = header.clone();
+            change(&mut header);
+            let looked = row.look(INSTALL, &view(Some(header), "one"), true);
+            assert!(matches!(looked, Looked::Refused(_)), "{looked:?}");
+            assert_eq!(row, before);
+        }
     }
 }

@@ -171,7 +171,7 @@ impl Taken {
     }
 
     /// How a store that moved `moved` must still move.
-    fn rest(&self, moved: &Moved) -> Moved {
+    pub(super) fn rest(&self, moved: &Moved) -> Moved {
         let mut rest = self.movement();
         for (lot, nanos) in &moved.lots {
             add_lot(&mut rest.lots, *lot, -*nanos);

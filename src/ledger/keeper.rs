@@ -13,14 +13,17 @@ use tokio::time::timeout;
 use super::standing::{Away, Standing};
 use super::{CheckError, Checked, Ledger};
 use crate::clock::Clock;
-use crate::quota::{Epoch, ShardId, Store};
+use crate::quota::{Epoch, Life, ShardId, Store, Tenure};
 
 /// How long until the next round when all was well.
 const ROUND: Duration = Duration::from_secs(1);
 /// How long when it was not.
 const SHORT_ROUND: Duration = Duration::from_millis(200);
 /// No shard is ever in this epoch: adopting it makes every command of a lost shard answer that it is lost.
-const NO_EPOCH: Epoch = Epoch(0);
+const NO_LIFE: Life = Life {
+    epoch: Epoch(0),
+    tenure: Tenure(0),
+};
 /// The ledger as a whole has no shards; its standing is kept under this one.
 const WHOLE: ShardId = ShardId(0);
 
@@ -119,7 +122,7 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
             let trusted = self
                 .store
                 .adopted(shard)
-                .is_some_and(|epoch| epoch != NO_EPOCH);
+                .is_some_and(|life| life != NO_LIFE);
             if trusted && !suspects.contains(&shard) {
                 continue;
             }
@@ -138,14 +141,14 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
     /// Checks one shard, and adopts it if store and ledger agree.
     pub async fn check(&self, shard: ShardId) -> bool {
         match self.ledger.check(shard, &*self.store).await {
-            Ok(Checked::Agreed(epoch)) => {
-                self.store.adopt(shard, epoch);
+            Ok(Checked::Agreed(life)) => {
+                self.store.adopt(shard, life);
                 self.store_standing.succeeded(shard);
                 self.lost.succeeded(shard);
                 return true;
             }
-            Ok(Checked::Lost(reason)) => {
-                self.store.adopt(shard, NO_EPOCH);
+            Ok(Checked::Refused(reason)) => {
+                self.store.adopt(shard, NO_LIFE);
                 self.store_standing.succeeded(shard);
                 self.lost.failed(shard, &reason);
             }

@@ -6,12 +6,14 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::clock::UnixMs;
 use crate::price::PriceEntry;
 use crate::quota::{
-    AccountId, AccountImage, ChangeSeq, Epoch, OutSeq, Outbox, ShardId, Store, StoreChange,
-    StoreError,
+    AccountId, AccountImage, AccountView, ChangeSeq, ExpiredLot, Header, Life, OutSeq, Outbox,
+    ShardId, Store, StoreChange, StoreError,
 };
 
+mod any;
 mod applier;
 pub mod audit;
 mod batch;
@@ -23,12 +25,14 @@ mod keeper;
 mod loader;
 mod memory;
 pub mod postgres;
+pub mod posting;
 mod record;
 mod standing;
 
+pub use any::AnyLedger;
 pub use applier::{Applier, ApplyError};
 pub use batch::UsageRecord;
-pub use check::ShardRow;
+pub use check::{Home, ShardRow};
 pub use flusher::{FlushError, Flushed, Flusher};
 pub use keeper::{Health, Keeper};
 pub use loader::{LoadError, Loader};
@@ -77,14 +81,33 @@ pub enum Committed {
     OtherServer,
 }
 
-/// The result of a shard's check (rule 21, with a single epoch).
+/// What a look at a shard found (rule 21).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Looked {
+    /// Store and ledger agree: commands may expect this life.
+    Agreed(Life),
+    /// A new epoch has begun in the ledger, for a reason in words: the store is to be told by this header.
+    Open {
+        /// Which.
+        header: Header,
+        /// Why.
+        reason: String,
+    },
+    /// What is there is not ours to touch; in words.
+    Refused(String),
+}
+
+/// The result of a shard's check (rule 21).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Checked {
-    /// Store and ledger agree: commands may expect this epoch.
-    Agreed(Epoch),
-    /// The store lost this shard's state; in words.
-    Lost(String),
+    /// Store and ledger agree: commands may expect this life.
+    Agreed(Life),
+    /// What is there is not ours to touch; in words.
+    Refused(String),
 }
+
+/// How often a check begins anew because another one has begun a later epoch.
+const LOOKS: usize = 8;
 
 /// The prices a sidecar charges by.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,12 +124,73 @@ pub struct Prices {
 pub trait Ledger: Send + Sync {
     /// What this installation is.
     fn installation(&self) -> Installation;
-    /// Locks the shard's row, then reads the store's header, opens it the first time, and takes note of the server.
+    /// Locks the shard's row, then reads the store's header, and takes note of what it finds ([`ShardRow::look`]).
+    fn look<S: Store>(
+        &self,
+        shard: ShardId,
+        store: &S,
+        anew: bool,
+    ) -> impl Future<Output = Result<Looked, CheckError>> + Send;
+    /// Brings store and ledger to agree on a shard's life (rule 21).
     fn check<S: Store>(
         &self,
         shard: ShardId,
         store: &S,
-    ) -> impl Future<Output = Result<Checked, CheckError>> + Send;
+    ) -> impl Future<Output = Result<Checked, CheckError>> + Send {
+        self.agree(shard, store, false)
+    }
+    /// Begins a new epoch although nothing is lost: every account is loaded from the ledger again.
+    fn rebuild<S: Store>(
+        &self,
+        shard: ShardId,
+        store: &S,
+    ) -> impl Future<Output = Result<Checked, CheckError>> + Send {
+        self.agree(shard, store, true)
+    }
+    /// Looks until both sides agree. The header is written when the ledger has committed the epoch, and then looked at
+    /// again: it only goes up, so whoever began a later one has won.
+    #[doc(hidden)]
+    fn agree<S: Store>(
+        &self,
+        shard: ShardId,
+        store: &S,
+        mut anew: bool,
+    ) -> impl Future<Output = Result<Checked, CheckError>> + Send {
+        async move {
+            for _ in 0..LOOKS {
+                match self.look(shard, store, anew).await? {
+                    Looked::Agreed(life) => return Ok(Checked::Agreed(life)),
+                    Looked::Refused(reason) => return Ok(Checked::Refused(reason)),
+                    Looked::Open { header, reason } => {
+                        tracing::warn!(%shard, epoch = %header.epoch, reason, "a new epoch begins");
+                        store.open(shard, &header).await?;
+                    }
+                }
+                anew = false;
+            }
+            Err(StoreError::Away("others begin new epochs all the time".into()).into())
+        }
+    }
+    /// A shard's row, as it is now.
+    fn row(&self, shard: ShardId) -> impl Future<Output = Result<ShardRow, LedgerError>> + Send;
+    /// Lots of a shard that have a balance although their time is over, at most `max` (rule 27).
+    fn expired(
+        &self,
+        shard: ShardId,
+        now: UnixMs,
+        max: usize,
+    ) -> impl Future<Output = Result<Vec<ExpiredLot>, LedgerError>> + Send;
+    /// What the ledger and the store say of accounts of a shard, at most [`audit::BATCH`], read while the shard's row is
+    /// locked: the ledger stands still meanwhile. None: there are no more.
+    fn books<S: Store>(
+        &self,
+        shard: ShardId,
+        store: &S,
+        page: &audit::Page,
+    ) -> impl Future<Output = Result<Vec<(audit::Books, Option<AccountView>)>, CheckError>> + Send;
+    /// Looks after what grows with time, such as the partitions of the coming months. Says how many records have no
+    /// partition of their own.
+    fn upkeep(&self) -> impl Future<Output = Result<u64, LedgerError>> + Send;
     /// Takes entries into the ledger in one transaction (rules 19, 24). Entries it has already are skipped.
     fn commit(
         &self,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AccountId, ChangeSeq, CounterKey, Lot, Moved, ShardId, Snapshot};
+use super::{AccountId, ChangeSeq, CounterKey, Lot, Moved, ShardId, Snapshot, Withdrawal};
 use crate::clock::UnixMs;
 use crate::money::{Amount, Nanos};
 
@@ -28,6 +28,8 @@ pub struct AccountImage {
     pub debt: Nanos,
     /// Its counters, each in its latest span.
     pub counters: Vec<CounterBalance>,
+    /// What the ledger wants taken out of its lots and has no entry of yet: the store does so with the load.
+    pub withdrawals: Vec<Withdrawal>,
     /// The last change the ledger had made to this shard.
     pub as_of: ChangeSeq,
 }
@@ -67,6 +69,9 @@ pub struct ChangeBody {
     pub moved: Moved,
     /// Whether new credit is in `moved`, which pays debt first (rule 27).
     pub repay: bool,
+    /// What is to be taken out of a lot (rule 27).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdraw: Option<Withdrawal>,
 }
 
 /// The answer to an apply.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AccountId, Count, Detail, Epoch, LotId, OutSeq, Outcome, ReservationId};
+use super::{AccountId, Count, Detail, Epoch, LotId, OutSeq, Outcome, ReservationId, Withdrawal};
 use crate::clock::UnixMs;
 use crate::money::Nanos;
 
@@ -48,6 +48,10 @@ pub enum EntryKind {
     Ended(EndedEntry),
     /// Credit that became available paid debt (rule 27).
     Repaid,
+    /// What was left of a lot when its time was over: breakage.
+    Expired,
+    /// What the ledger asked to be taken out of a lot; `moved` says how much was there to take, nothing included.
+    Withdrawn(Withdrawal),
 }
 
 /// How a reservation ended, with its totals; `moved` may be less where it had lapsed before (rule 6).

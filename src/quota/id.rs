@@ -120,6 +120,11 @@ number!(
     Epoch(i64)
 );
 number!(
+    /// Which of the servers that kept a shard one after another. A server may come back under its old name with the
+    /// data of another, so its name alone would not do (rule 23).
+    Tenure(i64)
+);
+number!(
     /// The number of an outbox entry within its shard; it never restarts (rule 18).
     OutSeq(i64)
 );

@@ -9,9 +9,9 @@ use crate::clock::{Clock, UnixMs};
 
 use super::engine::Engine;
 use super::{
-    AccountId, AccountImage, AccountView, ApplyAnswer, Epoch, Header, LapseAnswer, LoadAnswer,
-    OutSeq, Outbox, Overdue, Progress, Progressed, Reserve, Reserved, RunId, Settle, SettleAnswer,
-    ShardId, ShardView, Store, StoreChange, StoreError,
+    AccountId, AccountImage, AccountView, ApplyAnswer, ExpireAnswer, ExpiredLot, Header,
+    LapseAnswer, Life, LoadAnswer, OutSeq, Outbox, Overdue, Progress, Progressed, Reserve,
+    Reserved, RunId, Settle, SettleAnswer, ShardId, ShardView, Store, StoreChange, StoreError,
 };
 
 /// Live balances and counters in memory.
@@ -28,7 +28,7 @@ pub struct MemoryStore {
 struct Shard {
     /// `None` until the ledger has opened it.
     engine: Option<Engine>,
-    adopted: Option<Epoch>,
+    adopted: Option<Life>,
 }
 
 impl MemoryStore {
@@ -66,7 +66,7 @@ impl MemoryStore {
             .engine
             .as_mut()
             .ok_or_else(|| lost("it has no header"))?;
-        if adopted != Some(engine.header().epoch) {
+        if adopted.map(|life| life.epoch) != Some(engine.header().epoch) {
             return Err(lost("its epoch has not been adopted"));
         }
         Ok(verb(engine, self.clock.now()))
@@ -86,6 +86,7 @@ impl Store for MemoryStore {
             now: self.clock.now(),
             noeviction: true,
             outbox_len: state.engine.as_ref().map_or(0, Engine::outbox_len),
+            oldest_epoch: state.engine.as_ref().and_then(Engine::oldest_epoch),
         })
     }
 
@@ -96,11 +97,11 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn adopt(&self, shard: ShardId, epoch: Epoch) {
-        self.shard(shard).lock().adopted = Some(epoch);
+    fn adopt(&self, shard: ShardId, life: Life) {
+        self.shard(shard).lock().adopted = Some(life);
     }
 
-    fn adopted(&self, shard: ShardId) -> Option<Epoch> {
+    fn adopted(&self, shard: ShardId) -> Option<Life> {
         self.shard(shard).lock().adopted
     }
 
@@ -132,6 +133,11 @@ impl Store for MemoryStore {
         self.step(shard, |engine, now| (now, engine.overdue(now, max)))
     }
 
+    async fn expire(&self, expired: &ExpiredLot) -> Result<ExpireAnswer, StoreError> {
+        let shard = self.shard_of(&expired.account);
+        self.step(shard, |engine, now| engine.expire(now, expired))
+    }
+
     async fn load(&self, image: &AccountImage) -> Result<LoadAnswer, StoreError> {
         let shard = self.shard_of(&image.snapshot.account);
         self.step(shard, |engine, now| engine.load(now, image))
@@ -143,9 +149,12 @@ impl Store for MemoryStore {
 
     async fn outbox(&self, shard: ShardId, max: usize) -> Result<Outbox, StoreError> {
         let entries = self.step(shard, |engine, _| engine.outbox(max))?;
+        let adopted = self.adopted(shard);
         Ok(Outbox {
             run_id: self.run_id.clone(),
+            tenure: adopted.map(|life| life.tenure).unwrap_or_default(),
             entries,
+            unreadable: Vec::new(),
         })
     }
 

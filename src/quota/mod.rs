@@ -5,6 +5,7 @@
 use crate::clock::UnixMs;
 
 mod account;
+mod any;
 mod change;
 pub mod engine;
 mod entry;
@@ -19,21 +20,25 @@ mod verb;
 mod view;
 
 pub use account::{Lot, Mode, Snapshot, Status};
+pub use any::AnyStore;
 pub use change::{AccountImage, ApplyAnswer, ChangeBody, CounterBalance, LoadAnswer, StoreChange};
 pub use entry::{EndedEntry, Entry, EntryKind, Moved};
 pub use id::{
     AccountId, AccountIdError, ChangeSeq, Detail, Epoch, LotId, OutSeq, ReservationId, RunId,
-    ShardId, Version,
+    ShardId, Tenure, Version,
 };
 pub use limit::{CounterKey, Limit, NameError, Resource, Scope, Span, Window};
 pub use reservation::{Ending, Metered, Reservation};
 pub use settler::{Settler, SettlerSettings, Surroundings};
 pub use sweeper::{Sweeper, SweeperSettings};
 pub use verb::{
-    Admission, Count, Ended, LapseAnswer, Line, LineState, Outcome, Overdue, Progress, Progressed,
-    Reserve, Reserved, Seen, Settle, SettleAnswer,
+    Admission, Count, Ended, ExpireAnswer, ExpiredLot, LapseAnswer, Line, LineState, Outcome,
+    Overdue, Progress, Progressed, Reserve, Reserved, Seen, Settle, SettleAnswer, Withdrawal,
+    WithdrawalReason,
 };
-pub use view::{AccountView, CounterState, Header, LotState, OpenHold, Outbox, ShardView};
+pub use view::{
+    AccountView, CounterState, Header, Life, LotState, OpenHold, Outbox, ShardView, Unreadable,
+};
 
 /// The most quota lines one call may claim.
 pub const MAX_LINES: usize = 32;
@@ -73,16 +78,17 @@ pub trait Store: Send + Sync {
     fn shards(&self) -> u16;
     /// Reads a shard's header, its server and its clock. Needs no adoption.
     fn view(&self, shard: ShardId) -> impl Future<Output = Result<ShardView, StoreError>> + Send;
-    /// Writes a header where there is none, or an older epoch's. Needs no adoption.
+    /// Writes a header where there is none, or an older epoch's: epochs only go up, and so does its `out_seq`
+    /// (rules 18, 21). Needs no adoption.
     fn open(
         &self,
         shard: ShardId,
         header: &Header,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
-    /// From now on commands expect this epoch. A backend forgets it when its connection breaks (rule 21).
-    fn adopt(&self, shard: ShardId, epoch: Epoch);
-    /// The epoch that commands expect; `None` where the shard must be checked first.
-    fn adopted(&self, shard: ShardId) -> Option<Epoch>;
+    /// From now on commands expect this life. A backend forgets it when its connection breaks (rule 21).
+    fn adopt(&self, shard: ShardId, life: Life);
+    /// The life that commands expect; `None` where the shard must be checked first.
+    fn adopted(&self, shard: ShardId) -> Option<Life>;
 
     /// Rules 1, 9, 12, 13.
     fn reserve(
@@ -94,7 +100,7 @@ pub trait Store: Send + Sync {
         &self,
         progress: &Progress,
     ) -> impl Future<Output = Result<Progressed, StoreError>> + Send;
-    /// Rules 4, 5, 7.
+    /// Rules 4, 5, 7, 33.
     fn settle(
         &self,
         settle: &Settle,
@@ -110,6 +116,12 @@ pub trait Store: Send + Sync {
         shard: ShardId,
         max: usize,
     ) -> impl Future<Output = Result<(UnixMs, Vec<Overdue>), StoreError>> + Send;
+
+    /// Rule 27.
+    fn expire(
+        &self,
+        lot: &ExpiredLot,
+    ) -> impl Future<Output = Result<ExpireAnswer, StoreError>> + Send;
 
     /// Rule 22.
     fn load(

@@ -146,6 +146,10 @@ async fn end<S: Store, E: Surroundings>(
                 break;
             }
             Ok(SettleAnswer::Already(_)) => break,
+            Ok(SettleAnswer::BelowZero) => {
+                tracing::error!(id = %settle.id, "a count cannot go below zero");
+                break;
+            }
             Ok(SettleAnswer::Cold) if surroundings.load(&closing.account).await.is_ok() => continue,
             // Away, lost, or cold with the ledger away: what keeps it so is said once, by whoever watches that.
             Ok(SettleAnswer::Cold) | Err(_) => {}

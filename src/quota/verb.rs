@@ -3,8 +3,9 @@
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::{AccountId, CounterKey, Detail, OutSeq, ReservationId, Snapshot, Span, Version};
+use super::{AccountId, CounterKey, Detail, LotId, OutSeq, ReservationId, Snapshot, Span, Version};
 use crate::clock::UnixMs;
 use crate::money::{Amount, Nanos};
 
@@ -28,8 +29,11 @@ pub struct Line {
 pub enum Admission {
     /// Never: invariant 1.
     Strict,
-    /// In any case: accounts in monitor mode, and holds made again after the store lost them.
+    /// In any case: accounts in monitor mode.
     Forced,
+    /// In any case, and as it was: a hold that the store has lost is made again, whatever has changed meanwhile of the
+    /// account's version, its windows or the outbox (rule 23).
+    Again,
 }
 
 /// Reserve: claim credit and quota for one call, all or nothing.
@@ -180,7 +184,7 @@ pub struct Count {
     pub key: CounterKey,
     /// The start of the span it was reserved in.
     pub start: UnixMs,
-    /// How much in all; never negative.
+    /// How much in all; negative only where a cumulative count goes down (rule 33).
     pub amount: Amount,
 }
 
@@ -208,6 +212,8 @@ pub enum SettleAnswer {
     Ended(OutSeq),
     /// It had ended before; nothing was moved.
     Already(Ended),
+    /// A cumulative count would go below zero; nothing was moved, and what was held is held (rule 33).
+    BelowZero,
     /// The account must be loaded first.
     Cold,
 }
@@ -234,4 +240,72 @@ pub struct Overdue {
     pub id: ReservationId,
     /// Whose.
     pub account: AccountId,
+}
+
+/// A lot whose time is over: what is left of it is to be taken (rule 27).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpiredLot {
+    /// Whose.
+    pub account: AccountId,
+    /// Which.
+    pub lot: LotId,
+    /// Since when, which no change ever moves: the store compares it with its own clock.
+    pub expires_at: UnixMs,
+}
+
+/// The answer to [`ExpiredLot`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExpireAnswer {
+    /// What was left was taken, and this is the number of the outbox entry.
+    Expired(OutSeq),
+    /// Nothing is left, or the store knows nothing of the lot. What holds give back later is taken later.
+    Nothing,
+    /// Its time is not over by the store's clock.
+    NotDue,
+    /// The account must be loaded first.
+    Cold,
+}
+
+/// Takes credit out of a lot otherwise than by using it. Only the store takes from a lot, so the ledger asks it to, by
+/// a numbered change or with the image it loads (rule 27).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawal {
+    /// The same id takes once.
+    pub id: Uuid,
+    /// From which lot.
+    pub lot: LotId,
+    /// Why.
+    pub reason: WithdrawalReason,
+    /// How much at the most: what is held or used already stays.
+    pub amount: Nanos,
+}
+
+/// Why credit is taken out of a lot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WithdrawalReason {
+    /// The grant should not have been made.
+    Void,
+    /// What was paid for it is paid back.
+    Refund,
+}
+
+impl WithdrawalReason {
+    /// The word in the store and the ledger.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Void => "void",
+            Self::Refund => "refund",
+        }
+    }
+}
+
+impl FromStr for WithdrawalReason {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::Void, Self::Refund]
+            .into_iter()
+            .find(|reason| reason.as_str() == text)
+            .ok_or(())
+    }
 }

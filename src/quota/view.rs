@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    ChangeSeq, Count, CounterKey, Entry, Epoch, Lot, LotId, OutSeq, ReservationId, RunId, Snapshot,
+    AccountId, ChangeSeq, Count, CounterKey, Entry, Epoch, Lot, LotId, OutSeq, ReservationId,
+    RunId, Snapshot, Tenure,
 };
 use crate::clock::UnixMs;
 use crate::money::{Amount, Nanos};
@@ -24,6 +25,15 @@ pub struct Header {
     pub applied_seq: ChangeSeq,
 }
 
+/// A life of a shard as its sidecars know it once they have checked it (rule 21).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Life {
+    /// Ended when the store has lost the shard.
+    pub epoch: Epoch,
+    /// Ended when another server keeps it.
+    pub tenure: Tenure,
+}
+
 /// A shard as one atomic read sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardView {
@@ -37,6 +47,8 @@ pub struct ShardView {
     pub noeviction: bool,
     /// How many entries wait.
     pub outbox_len: u64,
+    /// The epoch of the oldest of them. While it is an earlier one, no account may be loaded (rule 22).
+    pub oldest_epoch: Option<Epoch>,
 }
 
 /// A piece of the outbox, oldest first, and the server it was read from.
@@ -44,8 +56,25 @@ pub struct ShardView {
 pub struct Outbox {
     /// The server that was read; a flush commits only if the ledger knows the shard to be there (rule 19).
     pub run_id: RunId,
+    /// Its tenure, as the reader knew it: by then the server may have left and come back.
+    pub tenure: Tenure,
     /// The entries.
     pub entries: Vec<Entry>,
+    /// Those among them that nobody can read.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// An entry that makes no sense: it goes to quarantine as it is (rule 26).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its number.
+    pub seq: OutSeq,
+    /// Whose, where that much can be read.
+    pub account: Option<AccountId>,
+    /// What is there.
+    pub raw: Vec<u8>,
+    /// What is wrong with it.
+    pub reason: String,
 }
 
 /// A balance, and what calls in flight hold of it beyond that.

@@ -47,7 +47,7 @@ impl Customer {
         let shard = id.shard(shards);
         match ledger.check(shard, &store).await.unwrap() {
             Checked::Agreed(epoch) => store.adopt(shard, epoch),
-            Checked::Lost(reason) => panic!("{reason}"),
+            Checked::Refused(reason) => panic!("{reason}"),
         }
         Self { place, id, store }
     }

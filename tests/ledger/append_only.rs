@@ -3,6 +3,8 @@
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
+use tollgate::ledger::Ledger;
+
 use super::world::World;
 use tollgate::quota::ReservationId;
 
@@ -73,7 +75,7 @@ async fn partitions_are_made_again_and_again() {
         .unwrap()
     };
     let before = count().await;
-    world.ledger.make_partitions().await.unwrap();
+    world.ledger.upkeep().await.unwrap();
     assert_eq!(count().await, before);
     let made: i32 = sqlx::query_scalar("SELECT usage_record_make_partitions(12)")
         .fetch_one(&world.pool)

@@ -9,23 +9,22 @@ use tollgate::quota::memory::MemoryStore;
 use tollgate::quota::{Epoch, ShardId, Store};
 
 use super::world::World;
+use crate::harness::life;
 use crate::harness::postgres::{SHARDS, database, empty_database};
 
 #[tokio::test]
-async fn a_store_that_lost_its_state_is_not_used() {
+async fn a_store_that_lost_its_state_begins_a_new_epoch() {
     let world = World::new().await;
     let shard = ShardId(0);
     assert_eq!(
         world.ledger.check(shard, &*world.store).await.unwrap(),
-        Checked::Agreed(Epoch(1))
+        Checked::Agreed(life(1))
     );
     let empty = Arc::new(MemoryStore::new(SHARDS, 10, Clock::System));
     let keeper = Keeper::new(empty.clone(), world.ledger.clone(), Clock::System);
-    assert!(!keeper.round().await);
-    let health = keeper.health();
-    assert!(health.lost.unwrap().reason.contains("no header"));
-    assert_eq!((health.store, health.ledger), (None, None));
-    assert!(empty.overdue(shard, 1).await.is_err());
+    assert!(keeper.round().await);
+    let adopted = empty.adopted(shard).map(|life| life.epoch);
+    assert_eq!(adopted, Some(Epoch(2)));
 }
 
 #[tokio::test]
@@ -33,7 +32,7 @@ async fn a_store_of_another_installation_is_not_used() {
     let world = World::new().await;
     let other = PostgresLedger::connect(&database().await).await.unwrap();
     let checked = other.check(ShardId(0), &*world.store).await.unwrap();
-    assert!(matches!(checked, Checked::Lost(reason) if reason.contains("installation")));
+    assert!(matches!(checked, Checked::Refused(reason) if reason.contains("installation")));
 }
 
 #[tokio::test]

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
-use tollgate::quota::{Epoch, Store};
+use tollgate::quota::Store;
 
 use super::world::World;
+use crate::harness::life;
 
 /// Waits for a state, within a bound that only a defect reaches.
 async fn until(state: impl AsyncFn() -> bool) {
@@ -50,9 +51,9 @@ async fn a_shard_that_the_store_does_not_trust_any_more_is_checked_and_adopted()
     let shard = world.shard(&account);
     let keeper = world.keeper.clone();
     let keeping = tokio::spawn(async move { keeper.run().await });
-    world.store.adopt(shard, Epoch(0));
+    world.store.adopt(shard, life(0));
     world.keeper.wake();
-    until(async || world.store.adopted(shard) == Some(Epoch(1))).await;
+    until(async || world.store.adopted(shard) == Some(life(1))).await;
     keeping.abort();
     world.hold(&account, 1).await;
 }

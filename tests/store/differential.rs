@@ -121,7 +121,7 @@ impl<S: Store> Pair<S> {
         };
         until_it_answers(&store, SHARD).await;
         store.open(SHARD, &header).await.unwrap();
-        store.adopt(SHARD, header.epoch);
+        store.adopt(SHARD, crate::harness::life(header.epoch.0));
         Self {
             engine: Engine::new(header, OUTBOX_BOUND),
             store,
@@ -192,7 +192,8 @@ impl<S: Store> Pair<S> {
                 header.epoch.0 += 1;
                 self.engine.open(&header);
                 self.store.open(SHARD, &header).await.unwrap();
-                self.store.adopt(SHARD, header.epoch);
+                self.store
+                    .adopt(SHARD, crate::harness::life(header.epoch.0));
                 Ok(())
             }
         }
@@ -345,6 +346,7 @@ impl<S: Store> Pair<S> {
         let account = account(*who);
         let version = self.version(&account).0 + 1;
         AccountImage {
+            withdrawals: Vec::new(),
             snapshot: snapshot(account, version, *overage),
             lots: lots
                 .iter()
@@ -382,6 +384,7 @@ impl<S: Store> Pair<S> {
         };
         let order = order.as_ref();
         let body = ChangeBody {
+            withdraw: None,
             snapshot: overage.map(|overage| snapshot(account.clone(), version, overage)),
             lots: order.map(|ids| ids.iter().copied().map(lot).collect()),
             moved,

@@ -101,7 +101,7 @@ impl<S: Store> Stage<S> {
             applied_seq,
         };
         self.store.open(self.shard, &header).await.unwrap();
-        self.store.adopt(self.shard, Epoch(epoch));
+        self.store.adopt(self.shard, crate::harness::life(epoch));
     }
 
     /// The account is live with these lots, numbered from 1.
@@ -114,6 +114,7 @@ impl<S: Store> Stage<S> {
     pub fn image(&self, lots: &[i64]) -> AccountImage {
         let lots = (1..).zip(lots).map(|(id, left)| (lot(id), Nanos(*left)));
         AccountImage {
+            withdrawals: Vec::new(),
             snapshot: self.snapshot(1),
             lots: lots.collect(),
             debt: Nanos(0),
@@ -383,6 +384,6 @@ pub fn counted(counts: &[Count]) -> Vec<i64> {
 pub fn ended(entry: &Entry) -> &EndedEntry {
     match &entry.kind {
         EntryKind::Ended(ended) => ended,
-        EntryKind::Repaid => panic!("an ending was expected: {entry:?}"),
+        _ => panic!("an ending was expected: {entry:?}"),
     }
 }

@@ -2,22 +2,22 @@
 //!
 //! It takes the same decisions as any other, since it writes the same [`Batch`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::batch::{Batch, Known, UsageRecord};
-use super::check::{ShardRow, look};
 use super::{
-    CheckError, Checked, Committed, Identity, Installation, KeyHash, Ledger, LedgerError, Prices,
+    CheckError, Committed, Identity, Installation, KeyHash, Ledger, LedgerError, Looked, Prices,
+    ShardRow, audit,
 };
 use crate::clock::UnixMs;
 use crate::money::{Amount, MAX_AMOUNT, Nanos};
 use crate::quota::{
-    AccountId, AccountImage, ChangeBody, ChangeSeq, CounterBalance, CounterKey, Entry, EntryKind,
-    Lot, LotId, MAX_LOTS, Moved, OutSeq, Outbox, ReservationId, ShardId, Snapshot, Store,
-    StoreChange, Version,
+    AccountId, AccountImage, AccountView, ChangeBody, ChangeSeq, CounterBalance, CounterKey, Entry,
+    EntryKind, ExpiredLot, Lot, LotId, MAX_LOTS, Moved, OutSeq, Outbox, ReservationId, ShardId,
+    Snapshot, Store, StoreChange, Version,
 };
 
 /// The ledger in memory.
@@ -277,24 +277,63 @@ impl Ledger for MemoryLedger {
         self.installation
     }
 
-    async fn check<S: Store>(&self, shard: ShardId, store: &S) -> Result<Checked, CheckError> {
+    async fn look<S: Store>(
+        &self,
+        shard: ShardId,
+        store: &S,
+        anew: bool,
+    ) -> Result<Looked, CheckError> {
         let mut state = self.state.lock().await;
-        let install = self.installation.id;
+        let view = store.view(shard).await?;
         let row = &mut state.shard(shard).row;
-        Ok(match look(install, shard, row, store).await? {
-            Ok(home) => {
-                let epoch = home.0;
-                row.home = Some(home);
-                Checked::Agreed(epoch)
-            }
-            Err(reason) => Checked::Lost(reason),
-        })
+        Ok(row.look(self.installation.id, &view, anew))
+    }
+
+    async fn row(&self, shard: ShardId) -> Result<ShardRow, LedgerError> {
+        Ok(self.state.lock().await.shard(shard).row.clone())
+    }
+
+    async fn expired(
+        &self,
+        shard: ShardId,
+        now: UnixMs,
+        max: usize,
+    ) -> Result<Vec<ExpiredLot>, LedgerError> {
+        let state = self.state.lock().await;
+        let here = |id: &&AccountId| id.shard(self.installation.shards) == shard;
+        let accounts = state.accounts.keys().filter(here);
+        let expired = accounts.flat_map(|id| {
+            let lots = state.accounts[id].lots.iter();
+            lots.filter_map(move |(_, lot, left)| {
+                let expires_at = lot.expires_at.filter(|end| *end <= now)?;
+                (*left != Nanos::ZERO).then(|| ExpiredLot {
+                    account: id.clone(),
+                    lot: lot.id,
+                    expires_at,
+                })
+            })
+        });
+        Ok(expired.take(max).collect())
+    }
+
+    async fn books<S: Store>(
+        &self,
+        _shard: ShardId,
+        _store: &S,
+        _page: &audit::Page,
+    ) -> Result<Vec<(audit::Books, Option<AccountView>)>, CheckError> {
+        // Nobody audits a ledger that ends with its process.
+        Ok(Vec::new())
+    }
+
+    async fn upkeep(&self) -> Result<u64, LedgerError> {
+        Ok(0)
     }
 
     async fn commit(&self, shard: ShardId, outbox: &Outbox) -> Result<Committed, LedgerError> {
         let mut state = self.state.lock().await;
         let row = state.shard(shard).row.clone();
-        if row.home.as_ref().map(|(_, run_id)| run_id) != Some(&outbox.run_id) {
+        if !row.is_of(outbox) {
             return Ok(Committed::OtherServer);
         }
         let entries = outbox.entries.iter();
@@ -309,10 +348,10 @@ impl Ledger for MemoryLedger {
         };
         let ended = fresh.iter().filter_map(|entry| match &entry.kind {
             EntryKind::Ended(ended) => Some(ended.id),
-            EntryKind::Repaid => None,
+            EntryKind::Repaid | EntryKind::Expired | EntryKind::Withdrawn(_) => None,
         });
         let known = ended.filter_map(|id| Some((id, state.known.get(&id)?.clone())));
-        let batch = Batch::decided(&fresh, known.collect());
+        let batch = Batch::decided(&fresh, known.collect(), BTreeSet::new());
         state.write(shard, batch, last)?;
         Ok(Committed::UpTo {
             entry: last,
@@ -343,6 +382,7 @@ impl Ledger for MemoryLedger {
             lots: found.image_lots(),
             debt: found.debt,
             counters: found.image_counters(),
+            withdrawals: Vec::new(),
             as_of,
         }))
     }

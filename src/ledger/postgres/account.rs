@@ -86,6 +86,7 @@ pub(super) async fn image(
         lots: lots(&mut tx, account).await?,
         debt: Nanos(row.try_get("debt_nanos")?),
         counters: counters(&mut tx, account).await?,
+        withdrawals: Vec::new(),
         as_of: ChangeSeq(row.try_get("last_change")?),
     };
     tx.rollback().await?;

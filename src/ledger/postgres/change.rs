@@ -7,12 +7,17 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, Row};
 
 use crate::ledger::LedgerError;
-use crate::ledger::check::ShardRow;
-use crate::quota::{AccountId, ChangeBody, ChangeSeq, Epoch, OutSeq, RunId, ShardId, StoreChange};
+use crate::ledger::{Home, ShardRow};
+use crate::quota::{
+    AccountId, ChangeBody, ChangeSeq, Epoch, Life, OutSeq, RunId, ShardId, StoreChange, Tenure,
+};
 
 const LOCK: &str =
-    "SELECT epoch, run_id, flushed_seq, last_change FROM shard WHERE id = $1 FOR UPDATE";
-const TRY_LOCK: &str = "SELECT epoch, run_id, flushed_seq, last_change FROM shard WHERE id = $1 FOR UPDATE SKIP LOCKED";
+    "SELECT epoch, run_id, tenure, flushed_seq, last_change FROM shard WHERE id = $1 FOR UPDATE";
+const TRY_LOCK: &str = "\
+    SELECT epoch, run_id, tenure, flushed_seq, last_change FROM shard WHERE id = $1 FOR UPDATE SKIP LOCKED";
+const READ: &str =
+    "SELECT epoch, run_id, tenure, flushed_seq, last_change FROM shard WHERE id = $1";
 const APPEND: &str = "\
     INSERT INTO store_change (shard, seq, account_id, body) \
     SELECT $1, seq, account_id, body FROM UNNEST($2::bigint[], $3::text[], $4::jsonb[]) AS new (seq, account_id, body)";
@@ -53,13 +58,7 @@ impl LockedShard {
     }
 
     fn read(id: ShardId, row: &PgRow) -> Result<Self, LedgerError> {
-        let epoch: Option<i64> = row.try_get("epoch")?;
-        let run_id: Option<String> = row.try_get("run_id")?;
-        let row = ShardRow {
-            home: epoch.map(Epoch).zip(run_id.map(RunId)),
-            flushed_seq: OutSeq(row.try_get("flushed_seq")?),
-            last_change: ChangeSeq(row.try_get("last_change")?),
-        };
+        let row = read_row(row)?;
         Ok(Self { id, row })
     }
 
@@ -105,6 +104,27 @@ impl LockedShard {
         self.row.last_change = ChangeSeq(last);
         Ok(())
     }
+}
+
+/// The row as it is now, locked or not.
+pub(super) async fn row(conn: &mut PgConnection, id: ShardId) -> Result<ShardRow, LedgerError> {
+    let row = sqlx::query(READ).bind(column(id)).fetch_one(conn).await?;
+    read_row(&row)
+}
+
+fn read_row(row: &PgRow) -> Result<ShardRow, LedgerError> {
+    let epoch: Option<i64> = row.try_get("epoch")?;
+    let run_id: Option<String> = row.try_get("run_id")?;
+    let tenure = Tenure(row.try_get("tenure")?);
+    let home = epoch.map(Epoch).zip(run_id.map(RunId));
+    Ok(ShardRow {
+        home: home.map(|(epoch, run_id)| Home {
+            life: Life { epoch, tenure },
+            run_id,
+        }),
+        flushed_seq: OutSeq(row.try_get("flushed_seq")?),
+        last_change: ChangeSeq(row.try_get("last_change")?),
+    })
 }
 
 /// The changes after `seq`, in order, at most `max`.

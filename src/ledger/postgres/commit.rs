@@ -65,8 +65,7 @@ pub(super) async fn commit(
         tx.rollback().await?;
         return Ok(Committed::Busy);
     };
-    let server = locked.row.home.as_ref().map(|(_, run_id)| run_id);
-    if server != Some(&outbox.run_id) {
+    if !locked.row.is_of(outbox) {
         tx.rollback().await?;
         return Ok(Committed::OtherServer);
     }
@@ -82,7 +81,7 @@ pub(super) async fn commit(
     };
     let last_change = locked.row.last_change;
     let known = recorded(&mut tx, &fresh).await?;
-    let batch = Batch::decided(&fresh, known);
+    let batch = Batch::decided(&fresh, known, BTreeSet::new());
     write(&mut tx, &mut locked, batch, last).await?;
     tx.commit().await?;
     Ok(Committed::UpTo {
@@ -119,7 +118,7 @@ async fn recorded(
 ) -> Result<HashMap<ReservationId, Known>, LedgerError> {
     let ids = entries.iter().filter_map(|entry| match &entry.kind {
         EntryKind::Ended(ended) => Some(ended.id),
-        EntryKind::Repaid => None,
+        EntryKind::Repaid | EntryKind::Expired | EntryKind::Withdrawn(_) => None,
     });
     let ids: BTreeSet<Uuid> = ids.flat_map(|id| [id.0, correction_id(id)]).collect();
     let ids: Vec<Uuid> = ids.into_iter().collect();

@@ -5,10 +5,15 @@
 use sqlx::{Connection, PgConnection, Row};
 
 use super::{
-    CheckError, Checked, Committed, Identity, Installation, KeyHash, Ledger, LedgerError, Prices,
+    CheckError, Committed, Identity, Installation, KeyHash, Ledger, LedgerError, Looked, Prices,
+    ShardRow, audit,
 };
+use crate::clock::UnixMs;
 use crate::price::PriceEntry;
-use crate::quota::{AccountId, AccountImage, ChangeSeq, Outbox, ShardId, Store, StoreChange};
+use crate::quota::{
+    AccountId, AccountImage, AccountView, ChangeSeq, ExpiredLot, Outbox, ShardId, Store,
+    StoreChange,
+};
 
 pub mod account;
 pub mod admin;
@@ -55,16 +60,6 @@ impl PostgresLedger {
             checks: Wire::new(options),
         })
     }
-
-    /// Makes the partitions of the coming months where they are missing: to be called now and then, since a sidecar
-    /// may well run for longer than the months that the last migration made.
-    pub async fn make_partitions(&self) -> Result<(), LedgerError> {
-        let mut turn = self.checks.turn().await;
-        let mut conn = turn.connection().await?;
-        wire::written(schema::make_partitions(&mut conn)).await?;
-        turn.keep(conn);
-        Ok(())
-    }
 }
 
 impl Ledger for PostgresLedger {
@@ -72,13 +67,50 @@ impl Ledger for PostgresLedger {
         self.installation
     }
 
-    async fn check<S: Store>(&self, shard: ShardId, store: &S) -> Result<Checked, CheckError> {
+    async fn look<S: Store>(
+        &self,
+        shard: ShardId,
+        store: &S,
+        anew: bool,
+    ) -> Result<Looked, CheckError> {
         let mut turn = self.checks.turn().await;
         let mut conn = turn.connection().await?;
         let install = self.installation.id;
-        let checked = wire::written(check::check(&mut conn, install, shard, store)).await?;
+        let looked = wire::written(check::look(&mut conn, install, shard, store, anew)).await?;
         turn.keep(conn);
-        Ok(checked)
+        Ok(looked)
+    }
+
+    async fn row(&self, shard: ShardId) -> Result<ShardRow, LedgerError> {
+        let read =
+            async move |pool: sqlx::PgPool| change::row(&mut *pool.acquire().await?, shard).await;
+        self.reads.read(read).await
+    }
+
+    async fn expired(
+        &self,
+        _shard: ShardId,
+        _now: UnixMs,
+        _max: usize,
+    ) -> Result<Vec<ExpiredLot>, LedgerError> {
+        todo!("postgres")
+    }
+
+    async fn books<S: Store>(
+        &self,
+        _shard: ShardId,
+        _store: &S,
+        _page: &audit::Page,
+    ) -> Result<Vec<(audit::Books, Option<AccountView>)>, CheckError> {
+        todo!("postgres")
+    }
+
+    async fn upkeep(&self) -> Result<u64, LedgerError> {
+        let mut turn = self.checks.turn().await;
+        let mut conn = turn.connection().await?;
+        wire::written(schema::make_partitions(&mut conn)).await?;
+        turn.keep(conn);
+        Ok(0)
     }
 
     async fn commit(&self, shard: ShardId, outbox: &Outbox) -> Result<Committed, LedgerError> {

@@ -7,7 +7,7 @@ use crate::clock::UnixMs;
 use crate::money::{Amount, MAX_AMOUNT, Nanos};
 use crate::quota::{
     AccountId, Count, ENDED_MARK_MS, Ended, LapseAnswer, MAX_DETAIL_BYTES, Moved, OutSeq, Outcome,
-    Overdue, ReservationId, Settle, SettleAnswer,
+    Overdue, ReservationId, Settle, SettleAnswer, Window,
 };
 
 use super::reservation::{Hold, Lapse, Mark, Reservation, Totals, amount_of, is_same};
@@ -25,6 +25,9 @@ impl Engine {
         }
         if self.warm(&settle.account).is_none() {
             return SettleAnswer::Cold;
+        }
+        if self.goes_below_zero(settle) {
+            return SettleAnswer::BelowZero;
         }
         let seq = match self.take(settle.id) {
             Some(Reservation::Held(hold)) => self.end(now, settle.id, &hold, Totals::of(settle)),
@@ -124,6 +127,23 @@ impl Engine {
         self.write(now, &settle.account, entry, moved)
     }
 
+    /// Whether a cumulative count would go down by more than it stands at (rule 33).
+    fn goes_below_zero(&mut self, settle: &Settle) -> bool {
+        let counted = match self.reservations.get(&settle.id) {
+            Some(Reservation::Ended(mark)) => {
+                mark.lapse.as_ref().map(|lapse| lapse.counted.clone())
+            }
+            _ => None,
+        };
+        let counted = counted.unwrap_or_default();
+        let counters = &self.live(&settle.account).counters;
+        settle.counts.iter().any(|count| {
+            let moves = count.amount - amount_of(&counted, count);
+            let stands = counters.seen(&count.key, count.start).used;
+            count.amount < Amount(0) && stands + moves < Amount(0)
+        })
+    }
+
     fn live(&mut self, id: &AccountId) -> &mut Account {
         self.warm(id)
             .expect("an ending looks first whether its account is live")
@@ -188,7 +208,10 @@ fn differences(before: &[Count], after: &[Count]) -> Vec<Count> {
 /// The edge bounds every amount; what comes here beyond it would be a defect, found before the first write.
 fn assert_bounded(settle: &Settle) {
     let bounded = |amount: i64| (0..=MAX_AMOUNT).contains(&amount);
-    let count = |count: &Count| bounded(count.amount.0);
+    let count = |count: &Count| match count.key.window {
+        Window::Cumulative => bounded(count.amount.0.abs()),
+        _ => bounded(count.amount.0),
+    };
     assert!(bounded(settle.charge.0), "a charge is within its bounds");
     assert!(
         settle.counts.iter().all(count),

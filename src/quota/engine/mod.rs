@@ -6,11 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::UnixMs;
+use crate::money::Nanos;
 
 use super::{
     AccountId, AccountImage, AccountView, Admission, ApplyAnswer, ChangeSeq, CounterKey,
-    CounterState, Entry, EntryKind, Epoch, Header, Line, LoadAnswer, Moved, OutSeq, Overdue,
-    Progress, Progressed, ReservationId, Reserve, Reserved, Seen, Snapshot, StoreChange,
+    CounterState, Entry, EntryKind, Epoch, ExpireAnswer, ExpiredLot, Header, Line, LoadAnswer,
+    Moved, OutSeq, Overdue, Progress, Progressed, ReservationId, Reserve, Reserved, Seen, Snapshot,
+    StoreChange, Withdrawal,
 };
 
 mod counters;
@@ -69,10 +71,14 @@ impl Engine {
     }
 
     /// Begins a later epoch: every account is cold until it is loaded again, what is held stays. An earlier or the same
-    /// epoch changes nothing.
+    /// epoch changes nothing, and entries are numbered on from wherever they are (rule 18).
     pub fn open(&mut self, header: &Header) {
         if header.epoch > self.header.epoch {
-            self.header = header.clone();
+            let out_seq = header.out_seq.max(self.header.out_seq);
+            self.header = Header {
+                out_seq,
+                ..header.clone()
+            };
         }
     }
 
@@ -94,14 +100,17 @@ impl Engine {
         let Some(account) = self.warm(&reserve.account) else {
             return Reserved::Cold;
         };
-        if account.snapshot.version != reserve.version {
-            return Reserved::Stale(Box::new(account.snapshot.clone()));
-        }
-        if outbox_full {
-            return Reserved::OutboxFull;
-        }
-        if let Some(at) = account.counters.moved_on(now, &reserve.lines) {
-            return Reserved::WindowMoved(at);
+        // A hold that is made again was decided long ago (rule 23).
+        if reserve.admission != Admission::Again {
+            if account.snapshot.version != reserve.version {
+                return Reserved::Stale(Box::new(account.snapshot.clone()));
+            }
+            if outbox_full {
+                return Reserved::OutboxFull;
+            }
+            if let Some(at) = account.counters.moved_on(now, &reserve.lines) {
+                return Reserved::WindowMoved(at);
+            }
         }
         let seen = account.seen(now, &reserve.lines);
         let fits = seen.fits(reserve, account.snapshot.overage);
@@ -194,6 +203,9 @@ impl Engine {
             as_of: image.as_of,
         };
         self.accounts.insert(id.clone(), account);
+        for withdrawal in &image.withdrawals {
+            self.withdraw(now, id, withdrawal);
+        }
         self.repay(now, id);
         LoadAnswer::Loaded
     }
@@ -222,15 +234,47 @@ impl Engine {
         for count in &body.moved.counters {
             account.counters.count(count);
         }
+        if let Some(withdrawal) = &body.withdraw {
+            self.withdraw(now, &change.account, withdrawal);
+        }
         if body.repay {
             self.repay(now, &change.account);
         }
         ApplyAnswer::Applied
     }
 
+    /// Takes what is left of a lot whose time is over: breakage (rule 27).
+    pub fn expire(&mut self, now: UnixMs, expired: &ExpiredLot) -> ExpireAnswer {
+        if now < expired.expires_at {
+            return ExpireAnswer::NotDue;
+        }
+        let Some(account) = self.warm(&expired.account) else {
+            return ExpireAnswer::Cold;
+        };
+        let moved = account.wallet.withdraw(expired.lot, Nanos(i64::MAX));
+        if moved.lots.is_empty() {
+            return ExpireAnswer::Nothing;
+        }
+        ExpireAnswer::Expired(self.write(now, &expired.account, EntryKind::Expired, moved))
+    }
+
+    /// Takes credit out of a lot because the ledger asks for it. The entry is written also where nothing is left: only so
+    /// does the ledger learn that it was done.
+    fn withdraw(&mut self, now: UnixMs, id: &AccountId, withdrawal: &Withdrawal) {
+        let account = self.warm(id).expect("only a live account pays out");
+        let moved = account.wallet.withdraw(withdrawal.lot, withdrawal.amount);
+        let kind = EntryKind::Withdrawn(withdrawal.clone());
+        self.write(now, id, kind, moved);
+    }
+
     /// The oldest entries of the outbox.
     pub fn outbox(&self, max: usize) -> Vec<Entry> {
         self.outbox.values().take(max).cloned().collect()
+    }
+
+    /// The epoch of the oldest entry that waits.
+    pub fn oldest_epoch(&self) -> Option<Epoch> {
+        self.outbox.values().next().map(|entry| entry.epoch)
     }
 
     /// How many entries wait.

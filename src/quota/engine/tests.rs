@@ -143,6 +143,7 @@ fn engine() -> Engine {
         markup_percent: None,
     };
     let image = AccountImage {
+        withdrawals: Vec::new(),
         snapshot,
         lots: vec![(lot, Nanos(10))],
         debt: Nanos(0),

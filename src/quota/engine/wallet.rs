@@ -137,6 +137,18 @@ impl Wallet {
         moved
     }
 
+    /// Takes out of a lot what is there, up to an amount; what is held of it stays.
+    #[must_use = "what moved belongs in the outbox"]
+    pub fn withdraw(&mut self, id: LotId, amount: Nanos) -> Moved {
+        let part = self.left(id).max(Nanos::ZERO).min(amount);
+        let mut moved = Moved::default();
+        if part > Nanos::ZERO {
+            self.lot(id).left -= part;
+            moved.lots.push((id, -part));
+        }
+        moved
+    }
+
     /// Lets live lots pay what is owed (rule 27); `None` where nothing is owed, or nothing can pay.
     #[must_use = "what moved belongs in the outbox"]
     pub fn repay(&mut self, now: UnixMs) -> Option<Moved> {

@@ -155,6 +155,7 @@ pub(super) fn shard_view(answer: Value) -> Read<ShardView> {
         }),
     };
     Ok(ShardView {
+        oldest_epoch: None,
         header,
         run_id,
         now,

@@ -6,9 +6,10 @@ use super::keys::member;
 use super::{RedisStore, entry};
 use crate::clock::UnixMs;
 use crate::quota::{
-    AccountId, AccountImage, AccountView, ApplyAnswer, ChangeSeq, Epoch, Header, LapseAnswer,
-    LoadAnswer, OutSeq, Outbox, Overdue, Progress, Progressed, ReservationId, Reserve, Reserved,
-    RunId, Settle, SettleAnswer, ShardId, ShardView, Store, StoreChange, StoreError,
+    AccountId, AccountImage, AccountView, ApplyAnswer, ChangeSeq, ExpireAnswer, ExpiredLot, Header,
+    LapseAnswer, Life, LoadAnswer, OutSeq, Outbox, Overdue, Progress, Progressed, ReservationId,
+    Reserve, Reserved, RunId, Settle, SettleAnswer, ShardId, ShardView, Store, StoreChange,
+    StoreError,
 };
 
 /// How often an account is looked at anew while its holds come and go.
@@ -49,14 +50,14 @@ impl Store for RedisStore {
             .map(drop)
     }
 
-    fn adopt(&self, shard: ShardId, epoch: Epoch) {
+    fn adopt(&self, shard: ShardId, life: Life) {
         let mut shard = self.shard(shard).lock();
         let generation = shard.viewed.as_ref().map(|(_, generation)| *generation);
-        shard.adopted = generation.map(|generation| (epoch, generation));
+        shard.adopted = generation.map(|generation| (life, generation));
     }
 
-    fn adopted(&self, shard: ShardId) -> Option<Epoch> {
-        self.checked(shard).map(|(epoch, _)| epoch)
+    fn adopted(&self, shard: ShardId) -> Option<Life> {
+        self.checked(shard).map(|(life, _)| life)
     }
 
     async fn reserve(&self, reserve: &Reserve) -> Result<Reserved, StoreError> {
@@ -128,6 +129,7 @@ impl Store for RedisStore {
         match word.as_str() {
             "settled" => Ok(SettleAnswer::Ended(answer.seq()?)),
             "ended" => Ok(SettleAnswer::Already(answer.ended()?)),
+            "below_zero" => Ok(SettleAnswer::BelowZero),
             "cold" => Ok(SettleAnswer::Cold),
             _ => Err(unknown_word(&word)),
         }
@@ -162,6 +164,11 @@ impl Store for RedisStore {
         let script = &self.scripts.overdue;
         let (_, answer) = self.run(shard, script, &keys, vec![shown(max)]).await?;
         answers::overdue(answer)
+    }
+
+    async fn expire(&self, expired: &ExpiredLot) -> Result<ExpireAnswer, StoreError> {
+        let _ = expired;
+        Err(StoreError::Nonsense("TODO(lua)".into()))
     }
 
     async fn load(&self, image: &AccountImage) -> Result<LoadAnswer, StoreError> {
@@ -203,13 +210,22 @@ impl Store for RedisStore {
     }
 
     async fn outbox(&self, shard: ShardId, max: usize) -> Result<Outbox, StoreError> {
+        let tenure = self
+            .adopted(shard)
+            .map(|life| life.tenure)
+            .unwrap_or_default();
         let keys = [self.keys.header(shard), self.keys.outbox(shard)];
         let script = &self.scripts.outbox;
         let (_, mut answer) = self.run(shard, script, &keys, vec![shown(max)]).await?;
         let run_id = RunId(answer.text()?);
         let entries = answer.list()?.each(entry::read)?;
         self.leave_if_elsewhere(shard, &run_id);
-        Ok(Outbox { run_id, entries })
+        Ok(Outbox {
+            run_id,
+            tenure,
+            entries,
+            unreadable: Vec::new(),
+        })
     }
 
     async fn forget(&self, shard: ShardId, seqs: &[OutSeq]) -> Result<(), StoreError> {
