@@ -19,7 +19,10 @@ pub enum Fault {
     ReplicaPromoted,
     /// The server before comes back, under its old run id, with what it has copied from the one after it.
     FailedBack,
+    /// A replica of a Cluster takes over from a node that is there.
     ClusterFailover,
+    /// A node of a Cluster dies, and its replica takes over.
+    ClusterNodeKilled,
 }
 
 /// When the store forgot something: what was acknowledged and not flushed by then is gone from it.

@@ -19,10 +19,12 @@ use crate::harness::{postgres, redis};
 const SIDECARS: usize = 3;
 /// How long a promoted replica has heard nothing when it takes over.
 const UNHEARD: Duration = Duration::from_millis(300);
+/// How long until a Cluster's replica has taken over by itself.
+const NODE_IS_GONE: Duration = Duration::from_millis(2500);
 /// How long until every sidecar is ready again after a fault.
 const RECOVERY: Duration = Duration::from_secs(30);
 /// What the budgeted account may spend, in credits and in nanos.
-const BUDGET: (&str, i64) = ("0.01", 10_000_000);
+const BUDGET: (&str, i64) = ("0.03", 30_000_000);
 /// A server that forgets nothing when it is killed, and one that may forget the last second if its machine is.
 const ALWAYS: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 const EVERYSEC: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "everysec"];
@@ -46,19 +48,32 @@ const ALL: [Fault; 8] = [
     Fault::FailedBack,
 ];
 
+const CLUSTER: [Fault; 5] = [
+    Fault::ClusterFailover,
+    Fault::ClusterNodeKilled,
+    Fault::SidecarKilled,
+    Fault::FlusherKilled,
+    Fault::PostgresStopped,
+];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_store_forgets_nothing_nothing_is_lost_or_oversold() {
-    live_through(&NOTHING_FORGOTTEN, &ALWAYS).await;
+    live_through(&NOTHING_FORGOTTEN, Store::pair(&ALWAYS).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_forgets_is_healed_from_the_ledger_and_the_sidecars() {
-    live_through(&ALL, &EVERYSEC).await;
+    live_through(&ALL, Store::pair(&EVERYSEC).await).await;
 }
 
-async fn live_through(faults: &[Fault], aof: &[&str]) {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_whose_nodes_fail_over_loses_nothing() {
+    live_through(&CLUSTER, Store::Cluster(redis::Cluster::with_replicas())).await;
+}
+
+async fn live_through(faults: &[Fault], store: Store) {
     let seed = seed();
-    let servers = Servers::start(aof).await;
+    let servers = Servers::start(store).await;
     let installation = Installation::at(&servers.store_url, &servers.ledger_url);
     let (rich, poor) = (installation.account("100"), installation.account(BUDGET.0));
     let mut world = World::new(&installation, servers);
@@ -83,53 +98,88 @@ struct Servers {
     postgres: postgres::Server,
     to_postgres: Relay,
     ledger_url: String,
-    /// The first is in use, the second follows it.
-    redis: [redis::Server; 2],
-    to_redis: Relay,
+    store: Store,
     store_url: String,
 }
 
 impl Servers {
-    async fn start(aof: &[&str]) -> Self {
+    async fn start(store: Store) -> Self {
         let postgres = postgres::Server::durable();
         let (to_postgres, ledger_url) = Relay::to(&postgres.database().await).await;
-        let redis = [(); 2].map(|()| redis::Server::with_options(aof));
-        let (to_redis, store_url) = Relay::to(&redis[0].url()).await;
-        let servers = Self {
+        Self {
             postgres,
             to_postgres,
             ledger_url,
-            redis,
-            to_redis,
-            store_url,
+            store_url: store.url(),
+            store,
+        }
+    }
+}
+
+/// The servers of the store.
+enum Store {
+    /// One in use and one that follows it, and the wire to the one in use.
+    Pair {
+        redis: [redis::Server; 2],
+        wire: Relay,
+        url: String,
+    },
+    /// Three pairs.
+    Cluster(redis::Cluster),
+}
+
+impl Store {
+    async fn pair(aof: &[&str]) -> Self {
+        let redis = [(); 2].map(|()| redis::Server::with_options(aof));
+        let (wire, url) = Relay::to(&redis[0].url()).await;
+        let mut store = Self::Pair { redis, wire, url };
+        store.follow();
+        store
+    }
+
+    fn url(&self) -> String {
+        match self {
+            Self::Pair { url, .. } => url.clone(),
+            Self::Cluster(cluster) => cluster.url(),
+        }
+    }
+
+    fn servers(&mut self) -> &mut [redis::Server; 2] {
+        match self {
+            Self::Pair { redis, .. } => redis,
+            Self::Cluster(_) => panic!("this is a Cluster"),
+        }
+    }
+
+    fn cluster(&mut self) -> &mut redis::Cluster {
+        match self {
+            Self::Cluster(cluster) => cluster,
+            Self::Pair { .. } => panic!("this is no Cluster"),
+        }
+    }
+
+    /// The second server follows the first.
+    fn follow(&mut self) {
+        let [first, second] = self.servers();
+        let port = first.address().port().to_string();
+        second.command::<()>(&["REPLICAOF", "127.0.0.1", &port]);
+    }
+
+    /// The second server takes over, and has not heard the last; the first one follows or goes, as the caller decides.
+    async fn promote(&mut self) -> Loss {
+        let Self::Pair { redis, wire, .. } = self else {
+            panic!("this is a Cluster");
         };
-        servers.follow();
-        servers
-    }
-
-    /// The second Redis follows the first.
-    fn follow(&self) {
-        let port = self.redis[0].address().port().to_string();
-        self.redis[1].command::<()>(&["REPLICAOF", "127.0.0.1", &port]);
-    }
-
-    /// Waits until the second Redis has what the first one has, but for what comes this moment.
-    async fn caught_up(&self) {
         until_within(RECOVERY, "the replica follows", async || {
-            let info: String = self.redis[1].command(&["INFO", "replication"]);
+            let info: String = redis[1].command(&["INFO", "replication"]);
             info.contains("master_link_status:up").then_some(())
         })
         .await;
-    }
-
-    /// The second Redis takes over, and has not heard the last; the first one follows or goes, as the caller decides.
-    async fn promote(&mut self) -> Loss {
-        self.caught_up().await;
         let from = Instant::now();
-        self.redis[1].command::<()>(&["REPLICAOF", "NO", "ONE"]);
+        redis[1].command::<()>(&["REPLICAOF", "NO", "ONE"]);
         sleep(UNHEARD).await;
-        self.to_redis.lead_to(self.redis[1].address());
-        self.redis.swap(0, 1);
+        wire.lead_to(redis[1].address());
+        redis.swap(0, 1);
         let until = Instant::now();
         Loss { from, until }
     }
@@ -180,6 +230,7 @@ impl<'a> World<'a> {
     /// Does it, for so long, and undoes it.
     async fn suffer(&mut self, fault: Fault, lasting: Duration) {
         let servers = &mut self.servers;
+        let at = self.seen.losses.len() % 3;
         match fault {
             Fault::PostgresStopped => {
                 servers.postgres.stop();
@@ -207,30 +258,51 @@ impl<'a> World<'a> {
                 self.start_sidecar();
             }
             Fault::RedisKilledWithAof => {
-                servers.redis[0].kill();
+                let first = &mut servers.store.servers()[0];
+                first.kill();
                 sleep(lasting / 4).await;
-                servers.redis[0].restart();
+                first.restart();
             }
             Fault::RedisFlushed => {
                 let from = Instant::now();
-                servers.redis[0].command::<()>(&["FLUSHALL"]);
+                servers.store.servers()[0].command::<()>(&["FLUSHALL"]);
                 let until = Instant::now();
                 self.seen.losses.push(Loss { from, until });
             }
             Fault::ReplicaPromoted => {
-                self.seen.losses.push(servers.promote().await);
-                servers.redis[1].kill();
-                servers.redis[1].restart();
-                servers.follow();
+                self.seen.losses.push(servers.store.promote().await);
+                let before = &mut servers.store.servers()[1];
+                before.kill();
+                before.restart();
+                servers.store.follow();
             }
             Fault::FailedBack => {
-                self.seen.losses.push(servers.promote().await);
+                self.seen.losses.push(servers.store.promote().await);
                 // It lives on and copies what is there now; it has its old name when it takes over again.
-                servers.follow();
-                self.seen.losses.push(servers.promote().await);
-                servers.follow();
+                servers.store.follow();
+                self.seen.losses.push(servers.store.promote().await);
+                servers.store.follow();
             }
-            Fault::ClusterFailover => unreachable!("this is no Cluster"),
+            Fault::ClusterFailover => {
+                let cluster = servers.store.cluster();
+                let (_, follower) = cluster.pair(at);
+                let from = Instant::now();
+                follower.command::<()>(&["CLUSTER", "FAILOVER", "TAKEOVER"]);
+                cluster.all_are_there();
+                let until = Instant::now();
+                self.seen.losses.push(Loss { from, until });
+            }
+            Fault::ClusterNodeKilled => {
+                let cluster = servers.store.cluster();
+                let from = Instant::now();
+                let (in_use, _) = cluster.pair(at);
+                in_use.kill();
+                sleep(lasting.max(NODE_IS_GONE)).await;
+                cluster.restart();
+                cluster.all_are_there();
+                let until = Instant::now();
+                self.seen.losses.push(Loss { from, until });
+            }
         }
     }
 
