@@ -94,7 +94,9 @@ impl Server {
             pid: pid.trim().to_owned(),
         });
         wait_for("redis-server answers (is it installed?)", || {
-            self.try_connect().is_some()
+            // One that reads its file first takes connections and answers nothing but that it is loading.
+            let connection = self.try_connect();
+            connection.is_some_and(|mut it| redis::cmd("PING").exec(&mut it).is_ok())
         });
     }
 
