@@ -1,7 +1,10 @@
 //! An account as a test sees it: what it calls, what it has left, and what the ledger says it used.
 
 use serde_json::{Value, json};
-use sqlx::Row;
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{ColumnIndex, Decode, Row, Type};
+use tollgate::clock::UnixMs;
 use tollgate::money::Nanos;
 use uuid::Uuid;
 
@@ -10,6 +13,11 @@ use super::installation::{INPUT_NANOS, Installation, MODEL, OUTPUT_NANOS, instal
 use super::sidecar::Sidecar;
 use super::upstream::{SCRIPT, Script, completion, json_answer, script};
 use super::wait::until;
+
+const RECORDS: &str = "\
+    SELECT id, outcome, overrun, route, model, input_tokens, output_tokens, reserved_nanos, charged_nanos, occurred_at, \
+           properties \
+    FROM usage_record WHERE account_id = $1 ORDER BY id";
 
 /// An account with one key.
 pub struct Account<'a> {
@@ -67,30 +75,16 @@ impl Account<'_> {
 
     /// Its usage records, oldest first.
     pub async fn records(&self) -> Vec<Record> {
-        let rows = sqlx::query(
-            "SELECT id, outcome, overrun, route, model, input_tokens, output_tokens, reserved_nanos, charged_nanos, \
-             occurred_at, properties FROM usage_record WHERE account_id = $1 ORDER BY id",
-        );
-        let rows = rows
-            .bind(&self.id)
-            .fetch_all(&mut self.installation.ledger().await)
-            .await;
-        let record = |row: &sqlx::postgres::PgRow| Record {
-            id: row.get("id"),
-            outcome: row.get("outcome"),
-            overrun: row.get("overrun"),
-            route: row.get("route"),
-            model: row.get("model"),
-            input_tokens: row.get("input_tokens"),
-            output_tokens: row.get("output_tokens"),
-            reserved: row.get("reserved_nanos"),
-            charged: row.get("charged_nanos"),
-            occurred_at: row.get("occurred_at"),
-            properties: row.get("properties"),
-        };
-        rows.expect("usage_record is there")
+        if self.installation.is_embedded() {
+            let rows = sqlx::query(RECORDS).bind(&self.id);
+            let rows = rows.fetch_all(&mut self.installation.file().await).await;
+            return rows.expect("usage_record").iter().map(of_sqlite).collect();
+        }
+        let rows = sqlx::query(RECORDS).bind(&self.id);
+        let rows = rows.fetch_all(&mut self.installation.ledger().await).await;
+        rows.expect("usage_record")
             .iter()
-            .map(record)
+            .map(of_postgres)
             .collect()
     }
 
@@ -135,6 +129,48 @@ impl Account<'_> {
     pub fn scripted_chat(&self, sidecar: &Sidecar, script: &Script, body: &Value) -> Call {
         self.post(sidecar, "/scripted/v1/chat/completions", body)
             .header(SCRIPT, &script.id)
+    }
+}
+
+fn of_postgres(row: &PgRow) -> Record {
+    Record {
+        occurred_at: row.get("occurred_at"),
+        properties: row.get("properties"),
+        ..record(row)
+    }
+}
+
+fn of_sqlite(row: &SqliteRow) -> Record {
+    let properties: String = row.get("properties");
+    let ms: i64 = row.get("occurred_at");
+    Record {
+        occurred_at: UnixMs(ms).to_utc(),
+        properties: serde_json::from_str(&properties).expect("it is JSON"),
+        ..record(row)
+    }
+}
+
+/// What both ledgers write in the same way.
+fn record<'r, R: Row>(row: &'r R) -> Record
+where
+    &'static str: ColumnIndex<R>,
+    Uuid: Decode<'r, R::Database> + Type<R::Database>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    bool: Decode<'r, R::Database> + Type<R::Database>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+{
+    Record {
+        id: row.get("id"),
+        outcome: row.get("outcome"),
+        overrun: row.get("overrun"),
+        route: row.get("route"),
+        model: row.get("model"),
+        input_tokens: row.get("input_tokens"),
+        output_tokens: row.get("output_tokens"),
+        reserved: row.get("reserved_nanos"),
+        charged: row.get("charged_nanos"),
+        occurred_at: time::OffsetDateTime::UNIX_EPOCH,
+        properties: Value::Null,
     }
 }
 

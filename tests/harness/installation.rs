@@ -8,7 +8,7 @@ use std::process::Output;
 use std::sync::Mutex;
 
 use serde_json::Value;
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -63,6 +63,14 @@ pub struct Installation {
     catalogue: Mutex<()>,
 }
 
+/// What a configuration calls the store that needs no server.
+const EMBEDDED: &str = "embedded";
+
+/// Whether this run is to try everything on the embedded store: `scripts/test` runs the tests of the public face on both.
+pub fn on_embedded() -> bool {
+    std::env::var("TOLLGATE_TEST_STORE").is_ok_and(|store| store == EMBEDDED)
+}
+
 static SHARED: OnceCell<(Installation, Sidecar)> = OnceCell::const_new();
 
 /// The sidecar that most tests share.
@@ -77,7 +85,12 @@ pub async fn installation() -> &'static Installation {
 
 async fn shared() -> &'static (Installation, Sidecar) {
     let start = || async {
-        let installation = Installation::new(&redis::server().url()).await;
+        let store = if on_embedded() {
+            EMBEDDED.to_owned()
+        } else {
+            redis::server().url()
+        };
+        let installation = Installation::new(&store).await;
         let sidecar = installation.sidecar(&Settings::default());
         (installation, sidecar)
     };
@@ -90,13 +103,32 @@ pub const SWEEP_MS: u64 = 300;
 impl Installation {
     /// A new one in this Redis, with a database of its own, migrated and with the prices in it.
     pub async fn new(store_url: &str) -> Self {
+        if on_embedded() {
+            return Self::embedded();
+        }
         Self::at(store_url, &postgres::database().await)
+    }
+
+    /// One in a file of its own. It has one sidecar at a time.
+    pub fn embedded() -> Self {
+        let directory = TempDir::new().expect("a directory");
+        let file = directory.path().join("tollgate.db");
+        let ledger_url = format!("sqlite://{}", file.display());
+        Self::begin(directory, EMBEDDED, &ledger_url)
+    }
+
+    pub fn is_embedded(&self) -> bool {
+        self.store_url == EMBEDDED
     }
 
     /// One in this Redis and this database.
     pub fn at(store_url: &str, ledger_url: &str) -> Self {
+        Self::begin(TempDir::new().expect("a directory"), store_url, ledger_url)
+    }
+
+    fn begin(directory: TempDir, store_url: &str, ledger_url: &str) -> Self {
         let installation = Self {
-            directory: TempDir::new().expect("a directory"),
+            directory,
             ledger_url: ledger_url.to_owned(),
             store_url: store_url.to_owned(),
             prefix: format!("t{}", Uuid::now_v7().simple()),
@@ -217,6 +249,13 @@ impl Installation {
             output.status,
             said.concat()
         );
+    }
+
+    /// A connection to the ledger that is a file.
+    pub async fn file(&self) -> SqliteConnection {
+        SqliteConnection::connect(&self.ledger_url)
+            .await
+            .expect("the ledger is there")
     }
 
     /// A connection to the ledger.
