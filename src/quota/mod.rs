@@ -7,6 +7,7 @@ use crate::clock::UnixMs;
 mod account;
 mod any;
 mod change;
+pub mod embedded;
 pub mod engine;
 mod entry;
 mod id;
