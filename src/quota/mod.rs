@@ -12,7 +12,6 @@ pub mod engine;
 mod entry;
 mod id;
 mod limit;
-pub mod memory;
 pub mod redis;
 mod reservation;
 mod settler;

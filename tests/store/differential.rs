@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestCaseError, TestError, TestRunner};
 use tollgate::clock::{Clock, UnixMs};
 use tollgate::money::{Amount, Nanos};
+use tollgate::quota::embedded::EmbeddedStore;
 use tollgate::quota::engine::Engine;
-use tollgate::quota::memory::MemoryStore;
 use tollgate::quota::redis::{ClockSource, RedisSettings};
 use tollgate::quota::{
     AccountId, AccountImage, Admission, ApplyAnswer, ChangeBody, ChangeSeq, Count, CounterBalance,
@@ -37,7 +37,7 @@ const CASES: u32 = 96;
 
 #[test]
 fn memory_answers_as_the_engine_does() {
-    compare(|clock| async { MemoryStore::new(1, OUTBOX_BOUND, clock) });
+    compare(|clock| async { EmbeddedStore::in_memory(1, OUTBOX_BOUND, clock) });
 }
 
 #[test]
