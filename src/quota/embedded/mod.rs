@@ -28,6 +28,8 @@ mod journal;
 mod recovery;
 mod shards;
 mod snapshots;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use journal::{Group, GroupSeq, Journal, JournalError, ShardSnapshot};
