@@ -24,7 +24,7 @@ pub(super) fn config(file: Option<&Path>) -> Result<Config, Failure> {
 pub(super) fn ledger_url(config: &Config) -> Result<&str, Failure> {
     match &config.ledger.url {
         LedgerUrl::Postgres(url) => Ok(url.expose()),
-        LedgerUrl::Memory => Err(Failure::Usage(
+        LedgerUrl::Memory | LedgerUrl::Sqlite(_) => Err(Failure::Usage(
             "this configuration's ledger is in memory, where no command can reach it".into(),
         )),
     }
@@ -84,7 +84,7 @@ pub(super) fn store_settings(config: &Config, shards: u16) -> Result<RedisSettin
     let url = match &store.url {
         StoreUrl::Redis(url) => url.expose().to_owned(),
         StoreUrl::Cluster(nodes) => cluster_url(nodes),
-        StoreUrl::Memory => {
+        StoreUrl::Memory | StoreUrl::Embedded => {
             return Err(Failure::Usage(
                 "this configuration's store is in memory, where no command can reach it".into(),
             ));
