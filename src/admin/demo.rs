@@ -85,7 +85,7 @@ pub(super) async fn run(arguments: Arguments, output: &Output) -> Result<(), Fai
     let store = Arc::new(AnyStore::Embedded(store));
     let ledger = Arc::new(AnyLedger::Memory(ledger));
     let upstream = tokio::spawn(mock);
-    let served = proxy::serve(config, store, ledger, Clock::System, announce, end).await;
+    let served = proxy::serve(config, store, ledger, Clock::System, None, announce, end).await;
     upstream.abort();
     Ok(served?)
 }

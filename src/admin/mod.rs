@@ -20,6 +20,7 @@ mod failure;
 mod flush;
 mod grant;
 mod key;
+mod lease;
 mod migrate;
 mod output;
 mod secret;

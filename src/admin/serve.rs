@@ -51,7 +51,7 @@ pub(super) async fn run(file: Option<&Path>, output: &Output) -> Result<(), Fail
     };
     let (store, ledger) = (Arc::new(AnyStore::Redis(store)), Arc::new(ledger));
     let partitions = tokio::spawn(keep_partitions(ledger.clone()));
-    let served = proxy::serve(config, store, ledger, Clock::System, announce, told).await;
+    let served = proxy::serve(config, store, ledger, Clock::System, None, announce, told).await;
     partitions.abort();
     Ok(served?)
 }
