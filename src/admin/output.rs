@@ -26,6 +26,18 @@ pub(super) struct Said {
     pub stderr: String,
 }
 
+impl Said {
+    /// Says here what was said in another process.
+    pub fn pass_on(&self) -> Result<(), Failure> {
+        eprint!("{}", self.stderr);
+        let mut stdout = io::stdout().lock();
+        let written = stdout.write_all(self.stdout.as_bytes());
+        written
+            .and_then(|()| stdout.flush())
+            .map_err(Failure::Output)
+    }
+}
+
 impl Output {
     pub fn new(json: bool) -> Self {
         Self { json, kept: None }
@@ -40,16 +52,6 @@ impl Output {
     /// What was kept.
     pub fn said(self) -> Said {
         self.kept.map(Mutex::into_inner).unwrap_or_default()
-    }
-
-    /// Says what a command has said in another process.
-    pub fn pass_on(&self, said: &Said) -> Result<(), Failure> {
-        eprint!("{}", said.stderr);
-        let mut stdout = io::stdout().lock();
-        let written = stdout.write_all(said.stdout.as_bytes());
-        written
-            .and_then(|()| stdout.flush())
-            .map_err(Failure::Output)
     }
 
     /// How far long work is, or why it failed: nothing that a machine reads.
