@@ -38,7 +38,7 @@ pub(super) async fn run(config: Config, typed: Typed, output: &Output) -> Result
             arguments: std::env::args().collect(),
             file: typed.file.clone(),
         };
-        match owner::ask(&listens, &asked, output).await {
+        match owner::ask(&listens, &asked).await {
             Ok(code) => return Ok(code),
             Err(NotAsked::Failed(failure)) => return Err(failure),
             Err(NotAsked::Gone) if Instant::now() < until => sleep(LOOK_EACH).await,

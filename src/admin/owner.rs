@@ -151,7 +151,7 @@ pub(super) enum NotAsked {
 }
 
 /// The asker's side: prints what the owner says, and returns its exit code.
-pub(super) async fn ask(owner: &Listens, asked: &Asked, output: &Output) -> Result<u8, NotAsked> {
+pub(super) async fn ask(owner: &Listens, asked: &Asked) -> Result<u8, NotAsked> {
     let failed = |error: &dyn std::fmt::Display| {
         let owner = &owner.control;
         NotAsked::Failed(Failure::Away(format!(
@@ -176,6 +176,6 @@ pub(super) async fn ask(owner: &Listens, asked: &Asked, output: &Output) -> Resu
     let body = response.into_body().collect().await;
     let body = body.map_err(|error| failed(&error))?.to_bytes();
     let done: Done = serde_json::from_slice(&body).map_err(|error| failed(&error))?;
-    output.pass_on(&done.said).map_err(NotAsked::Failed)?;
+    done.said.pass_on().map_err(NotAsked::Failed)?;
     Ok(done.code)
 }

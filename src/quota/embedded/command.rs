@@ -100,17 +100,13 @@ impl Verb for [OutSeq] {
 
 /// Writes or raises a header; says whether that changed anything.
 pub(super) fn open(engine: &mut Option<Engine>, header: &Header, outbox_bound: u64) -> bool {
-    match engine {
-        Some(engine) => {
-            let before = engine.header().epoch;
-            engine.open(header);
-            engine.header().epoch > before
-        }
-        None => {
-            *engine = Some(Engine::new(header.clone(), outbox_bound));
-            true
-        }
-    }
+    let Some(engine) = engine else {
+        *engine = Some(Engine::new(header.clone(), outbox_bound));
+        return true;
+    };
+    let before = engine.header().epoch;
+    engine.open(header);
+    engine.header().epoch > before
 }
 
 impl Record<'_> {

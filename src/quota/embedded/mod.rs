@@ -182,9 +182,10 @@ impl EmbeddedStore {
             let engine = shard.live()?;
             let forgot = engine.forget_marks(now);
             let answer = verb.run(engine, now);
-            let command = match V::changed(&answer) {
-                true => Some(verb.command()),
-                false => forgot.then_some(Command::ForgetMarks),
+            let command = if V::changed(&answer) {
+                Some(verb.command())
+            } else {
+                forgot.then_some(Command::ForgetMarks)
             };
             Ok((answer, command.map(|command| (now, command))))
         })

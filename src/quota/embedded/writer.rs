@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::command::FORMAT;
 use super::recovery::{RecoveryError, recover};
@@ -18,6 +18,8 @@ use crate::quota::StoreError;
 
 /// Records that go into one group at the most.
 const MAX_GROUP: usize = 1024;
+/// How long a group may take; what comes of it later is seen when the journal is read again.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a journal that could not be read is left alone.
 const RELOAD_PAUSE: Duration = Duration::from_millis(100);
 
@@ -76,7 +78,9 @@ impl<J: Journal> Writer<J> {
         body.push(FORMAT);
         records().for_each(|record| body.extend_from_slice(record));
         let seq = GroupSeq(self.last.0 + 1);
-        self.journal.commit(Group { seq, body }).await?;
+        let late = |_| Err(JournalError("it takes too long".into()));
+        let commit = timeout(PATIENCE, self.journal.commit(Group { seq, body }));
+        commit.await.unwrap_or_else(late)?;
         self.last = seq;
         self.grew(bytes as u64);
         Ok(())
