@@ -1,8 +1,8 @@
 //! How a command fails, and the exit code that says so: the only place that knows exit codes.
 
 use std::io;
-use std::process::ExitCode;
 
+use super::output::Output;
 use crate::config::ConfigError;
 use crate::ledger::{ApplyError, CheckError, FlushError, LedgerError, LoadError};
 use crate::proxy::ServeError;
@@ -53,12 +53,12 @@ impl Failure {
     }
 
     /// Tells people why, and machines how.
-    pub fn report(&self) -> ExitCode {
-        eprintln!("tollgate: {self}");
+    pub fn report(&self, output: &Output) -> u8 {
+        output.note(&format!("tollgate: {self}"));
         if let Some(advice) = self.advice() {
-            eprintln!("  {advice}");
+            output.note(&format!("  {advice}"));
         }
-        ExitCode::from(self.code())
+        self.code()
     }
 
     /// What to do, where that is not said by whoever noticed.

@@ -1,15 +1,14 @@
 //! `flush`: the outbox, carried to the ledger.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::connect::{self, Live};
 use super::failure::Failure;
 use super::output::Output;
+use super::place::{Live, Place};
 use super::serve::told_to_stop;
 use crate::clock::Clock;
 use crate::ledger::{AnyLedger, Flushed, Flusher, Keeper};
@@ -22,21 +21,21 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Arguments {
     /// Go on until SIGTERM or Ctrl-C, a round a second.
     #[arg(long)]
-    watch: bool,
+    pub(super) watch: bool,
 }
 
 pub(super) async fn run(
-    config: Option<&Path>,
+    place: &Place,
     arguments: &Arguments,
     output: &Output,
 ) -> Result<(), Failure> {
-    let live = Live::connect(&connect::config(config)?).await?;
+    let live = place.live().await?;
     if !arguments.watch {
-        return round(&live).await?.say(output);
+        return round(live).await?.say(output);
     }
     let told = told_to_stop()?;
     tokio::select! {
-        failure = watch(&live, output) => failure,
+        failure = watch(live, output) => failure,
         () = told => Ok(()),
     }
 }
@@ -47,7 +46,7 @@ async fn watch(live: &Live, output: &Output) -> Result<(), Failure> {
         match round(live).await {
             Ok(done) if done.entries > 0 => done.say(output)?,
             Ok(_) => {}
-            Err(failure) => eprintln!("tollgate: {failure}"),
+            Err(failure) => output.note(&format!("tollgate: {failure}")),
         }
         sleep(PAUSE).await;
     }

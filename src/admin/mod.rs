@@ -9,6 +9,8 @@ use clap::{Parser, Subcommand};
 
 use self::failure::Failure;
 use self::output::Output;
+use self::place::Place;
+use crate::config::Config;
 
 mod account;
 mod apply;
@@ -16,12 +18,16 @@ mod arguments;
 mod catch_up;
 mod connect;
 mod demo;
+mod elsewhere;
 mod failure;
 mod flush;
 mod grant;
 mod key;
+mod lease;
 mod migrate;
 mod output;
+mod owner;
+mod place;
 mod secret;
 mod serve;
 mod show;
@@ -118,43 +124,80 @@ struct NotBuilt {
     _rest: Vec<String>,
 }
 
+/// A command, with the text of the file that it names.
+struct Typed {
+    command: Command,
+    file: Option<String>,
+}
+
 /// Runs what this process was started with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let output = Output::new(cli.options.json);
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => return Failure::Process(error).report(),
+        .build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(run(cli, &output)),
+        Err(error) => Err(Failure::Process(error)),
     };
-    match runtime.block_on(run(cli, &output)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
-    }
+    ExitCode::from(outcome.unwrap_or_else(|failure| failure.report(&output)))
 }
 
-async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
+/// Runs a command to its exit code: in this process, or in the one that owns the file it speaks of (rule 29).
+async fn run(cli: Cli, output: &Output) -> Result<u8, Failure> {
     let config = cli.options.config.as_deref();
     match cli.command {
-        Command::Demo(_) if config.is_some() => Err(Failure::Usage(
-            "`tollgate demo` brings its own configuration: leave --config away, or use `tollgate serve`".into(),
+        Command::Demo(_) if config.is_some() => {
+            let message = "`tollgate demo` brings its own configuration: leave --config away, or use `tollgate serve`";
+            return Err(Failure::Usage(message.into()));
+        }
+        Command::Demo(arguments) => demo::run(arguments, output).await?,
+        Command::Serve => serve::run(config, output).await?,
+        Command::Check => serve::check(config, output)?,
+        command => {
+            let typed = Typed {
+                file: command.read_file()?,
+                command,
+            };
+            return elsewhere::run(Config::load(config)?, typed, output).await;
+        }
+    }
+    Ok(0)
+}
+
+/// Runs a command on what its process has.
+async fn run_at(place: &Place, typed: Typed, output: &Output) -> Result<(), Failure> {
+    let text = typed.file.unwrap_or_default();
+    match typed.command {
+        Command::Demo(_) | Command::Serve | Command::Check => Err(Failure::Usage(
+            "this command is for a process of its own".into(),
         )),
-        Command::Demo(arguments) => demo::run(arguments, output).await,
-        Command::Serve => serve::run(config, output).await,
-        Command::Check => serve::check(config, output),
-        Command::Migrate(arguments) => migrate::run(config, &arguments, output).await,
-        Command::Apply(arguments) => apply::run(config, &arguments, output).await,
-        Command::Account(command) => account::run(config, command, output).await,
-        Command::Key(command) => key::run(config, command, output).await,
-        Command::Grant(arguments) => grant::run(config, arguments, output).await,
-        Command::Flush(arguments) => flush::run(config, &arguments, output).await,
-        Command::Verify => verify::run(config, output).await,
+        Command::Migrate(arguments) => migrate::run(place, &arguments, output).await,
+        Command::Apply(arguments) => apply::run(place, &arguments, &text, output).await,
+        Command::Account(command) => account::run(place, command, output).await,
+        Command::Key(command) => key::run(place, command, output).await,
+        Command::Grant(arguments) => grant::run(place, arguments, output).await,
+        Command::Flush(arguments) => flush::run(place, &arguments, output).await,
+        Command::Verify => verify::run(place, output).await,
         Command::Prices(_) => Err(Failure::not_built("prices")),
         Command::Usage(_) => Err(Failure::not_built("usage")),
         Command::Explain(_) => Err(Failure::not_built("explain")),
         Command::Rebuild(_) => Err(Failure::not_built("rebuild")),
+    }
+}
+
+impl Command {
+    /// The file that it names is read where it was typed, whichever process runs it.
+    fn read_file(&self) -> Result<Option<String>, Failure> {
+        let Self::Apply(arguments) = self else {
+            return Ok(None);
+        };
+        let file = &arguments.catalog;
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            Failure::Usage(format!("{}: cannot be read: {error}", file.display()))
+        })?;
+        Ok(Some(text))
     }
 }
 

@@ -3,11 +3,10 @@
 use serde::Serialize;
 
 use super::arguments;
-use super::connect::{self, Live};
 use super::failure::Failure;
 use super::output::{Output, Table};
+use super::place::Place;
 use crate::clock::{Clock, UnixMs};
-use crate::config::Config;
 use crate::ledger::{Ledger, LoadError, Loader};
 use crate::money::{Amount, Nanos};
 use crate::quota::{
@@ -58,13 +57,13 @@ struct ShownLimit {
 }
 
 /// Shows, and fails with what is away after it has shown what is known.
-pub(super) async fn run(config: &Config, id: &AccountId, output: &Output) -> Result<(), Failure> {
-    let away = match live(config, id).await {
+pub(super) async fn run(place: &Place, id: &AccountId, output: &Output) -> Result<(), Failure> {
+    let away = match live(place, id).await {
         Ok(shown) => return output.answer(&shown, &shown.text()),
         Err(failure @ Failure::Store(_)) => failure,
         Err(failure) => return Err(failure),
     };
-    let ledger = connect::ledger(config).await?;
+    let ledger = place.ledger().await?;
     let image = ledger.image(id).await?;
     let image = image.ok_or_else(|| nobody(id))?;
     let shown = Shown::of_image(image, Clock::System.now());
@@ -73,8 +72,8 @@ pub(super) async fn run(config: &Config, id: &AccountId, output: &Output) -> Res
 }
 
 /// Reads the store, a cold account loaded first as a call would do it, with all its changes applied.
-async fn live(config: &Config, id: &AccountId) -> Result<Shown, Failure> {
-    let live = Live::connect(config).await?;
+async fn live(place: &Place, id: &AccountId) -> Result<Shown, Failure> {
+    let live = place.live().await?;
     let shard = id.shard(live.store.shards());
     live.check(shard).await?;
     live.applier.apply_shard(shard).await?;

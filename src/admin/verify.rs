@@ -1,13 +1,12 @@
 //! `verify`: every account's store against its ledger, to the last nano.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::connect::{self, Live};
 use super::failure::{Failure, LOST};
 use super::output::Output;
+use super::place::{Live, Place};
 use crate::ledger::audit::{self, Drift};
 use crate::ledger::postgres::admin::Admin;
 use crate::ledger::{ApplyError, LedgerError};
@@ -16,10 +15,9 @@ use crate::quota::{AccountId, ChangeSeq, ShardId, Store, StoreError};
 /// How often long work says how far it is.
 const SAY_EACH: Duration = Duration::from_secs(2);
 
-pub(super) async fn run(config: Option<&Path>, output: &Output) -> Result<(), Failure> {
-    let config = connect::config(config)?;
-    let admin = connect::admin(&config).await?;
-    let live = Live::connect(&config).await?;
+pub(super) async fn run(place: &Place, output: &Output) -> Result<(), Failure> {
+    let admin = place.admin().await?;
+    let live = place.live().await?;
     let mut verify = Verify {
         admin,
         live,
@@ -57,8 +55,8 @@ pub(super) async fn run(config: Option<&Path>, output: &Output) -> Result<(), Fa
 }
 
 struct Verify<'a> {
-    admin: Admin,
-    live: Live,
+    admin: &'a Admin,
+    live: &'a Live,
     output: &'a Output,
     accounts: usize,
     drifts: usize,
@@ -139,7 +137,8 @@ impl Verify<'_> {
     fn say_how_far(&mut self) {
         if self.said_at.elapsed() >= SAY_EACH {
             self.said_at = Instant::now();
-            eprintln!("{} accounts audited", self.accounts);
+            self.output
+                .note(&format!("{} accounts audited", self.accounts));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Where the live store and the ledger are, and the bounds on how they are used.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -8,7 +9,10 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::error::Problem;
 use super::raw::{RawLedger, RawStore};
-use super::{Embedded, Secret, choice, number, time};
+use super::{Secret, Standing, choice, number, time};
+
+/// Where the ledger is, where nothing is said about it.
+const DEFAULT_LEDGER: &str = "tollgate.db";
 
 /// The live store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +33,17 @@ pub struct StoreConfig {
     pub outbox_bound: u64,
     /// How long one round over all shards takes that looks for overdue holds.
     pub sweep_interval: Duration,
+    /// What the embedded store survives; Redis has its own settings for that.
+    pub durability: Durability,
+}
+
+/// What an answer of the embedded store survives (rule 28).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The end of the process, however it comes.
+    Process,
+    /// The end of the machine, too: each group of answers waits for the disk.
+    Power,
 }
 
 /// Where the live store is.
@@ -36,6 +51,8 @@ pub struct StoreConfig {
 pub enum StoreUrl {
     /// In this process, and gone with it: only `demo` has it, no file can ask for it.
     Memory,
+    /// In this process, with its journal in the ledger's SQLite file.
+    Embedded,
     /// One Redis or Valkey: a `redis://` or `rediss://` address.
     Redis(Secret),
     /// A Cluster: such an address of each node that is asked first.
@@ -54,12 +71,14 @@ pub struct LedgerConfig {
 pub enum LedgerUrl {
     /// In this process, and gone with it: only `demo` has it, no file can ask for it.
     Memory,
+    /// A SQLite file, which the embedded store shares.
+    Sqlite(PathBuf),
     /// A `postgres://` address.
     Postgres(Secret),
 }
 
 impl StoreConfig {
-    pub(super) fn usable(raw: RawStore, embedded: Embedded) -> Result<Self, Problem> {
+    pub(super) fn usable(raw: RawStore, standing: Standing) -> Result<Self, Problem> {
         store_down(
             "store",
             raw.on_store_down.as_deref(),
@@ -80,7 +99,7 @@ impl StoreConfig {
         )?;
         let ms = Duration::from_millis(1);
         Ok(Self {
-            url: store_url(raw.url.as_deref().unwrap_or("embedded"), embedded)?,
+            url: store_url(raw.url.as_deref().unwrap_or("embedded"), standing)?,
             prefix: prefix(raw.prefix)?,
             deadline_ms: deadline_s * 1000,
             max_age_ms: max_age_s * 1000,
@@ -99,6 +118,16 @@ impl StoreConfig {
                 5_000,
                 10..=600_000,
                 ms,
+            )?,
+            durability: choice(
+                "store.durability",
+                raw.durability.as_deref(),
+                "process",
+                &[
+                    ("process", Durability::Process),
+                    ("power", Durability::Power),
+                ],
+                &[],
             )?,
         })
     }
@@ -137,15 +166,15 @@ fn prefix(typed: Option<String>) -> Result<String, Problem> {
     Ok(prefix)
 }
 
-fn store_url(url: &str, embedded: Embedded) -> Result<StoreUrl, Problem> {
+fn store_url(url: &str, standing: Standing) -> Result<StoreUrl, Problem> {
     let problem = |message: &str| Problem::new("store.url", message);
     if url == "embedded" {
-        return match embedded {
-            Embedded::InMemory => Ok(StoreUrl::Memory),
-            Embedded::NotBuilt => Err(problem("`embedded` is not built yet; use redis://")),
-        };
+        return Ok(match standing {
+            Standing::InMemory => StoreUrl::Memory,
+            Standing::AsConfigured => StoreUrl::Embedded,
+        });
     }
-    let expected = "expected an address that begins with redis://, rediss:// or redis+cluster://";
+    let expected = "expected `embedded`, or an address that begins with redis://, rediss:// or redis+cluster://";
     let Some((scheme, rest)) = url.split_once("://") else {
         return Err(problem(expected));
     };
@@ -175,26 +204,47 @@ fn store_url(url: &str, embedded: Embedded) -> Result<StoreUrl, Problem> {
 }
 
 impl LedgerConfig {
-    pub(super) fn usable(raw: RawLedger, embedded: Embedded) -> Result<Self, Problem> {
-        let problem = |message: &str| Problem::new("ledger.url", message);
-        let url = match (raw.url, embedded) {
-            (None, Embedded::InMemory) => LedgerUrl::Memory,
-            (None, Embedded::NotBuilt) => {
-                let message =
-                    "the default, sqlite://tollgate.db, is not built yet; use postgres://";
-                return Err(problem(message));
-            }
-            (Some(url), _) if url.starts_with("sqlite:") => {
-                return Err(problem("`sqlite://` is not built yet; use postgres://"));
-            }
-            (Some(url), _) => {
-                let postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
-                if !postgres || PgConnectOptions::from_str(&url).is_err() {
-                    return Err(problem("expected an address that begins with postgres://"));
-                }
-                LedgerUrl::Postgres(url.into())
-            }
+    pub(super) fn usable(raw: RawLedger, standing: Standing) -> Result<Self, Problem> {
+        let url = match (raw.url, standing) {
+            (None, Standing::InMemory) => LedgerUrl::Memory,
+            (None, Standing::AsConfigured) => LedgerUrl::Sqlite(DEFAULT_LEDGER.into()),
+            (Some(url), _) => ledger_url(url)?,
         };
         Ok(Self { url })
+    }
+}
+
+fn ledger_url(url: String) -> Result<LedgerUrl, Problem> {
+    let problem = |message: &str| Problem::new("ledger.url", message);
+    if let Some(path) = url.strip_prefix("sqlite://") {
+        // What follows a `?` would be options elsewhere; here there are none, and a file is not named like that.
+        if path.is_empty() || path.contains('?') || path.contains(":memory:") {
+            return Err(problem("expected the path of a file: sqlite://tollgate.db"));
+        }
+        return Ok(LedgerUrl::Sqlite(path.into()));
+    }
+    let postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
+    if !postgres || PgConnectOptions::from_str(&url).is_err() {
+        return Err(problem(
+            "expected an address that begins with postgres:// or sqlite://",
+        ));
+    }
+    Ok(LedgerUrl::Postgres(url.into()))
+}
+
+/// The embedded store's journal is in the ledger's file, so each of them has the other and nothing else (rule 28).
+pub(super) fn belong_together(store: &StoreUrl, ledger: &LedgerUrl) -> Result<(), Problem> {
+    match (store, ledger) {
+        (StoreUrl::Embedded, LedgerUrl::Postgres(_)) => Err(Problem::new(
+            "store.url",
+            "`embedded` goes with a sqlite:// ledger alone: use redis:// with this ledger, or [ledger] url = \
+             \"sqlite://tollgate.db\" with this store",
+        )),
+        (StoreUrl::Redis(_) | StoreUrl::Cluster(_), LedgerUrl::Sqlite(_)) => Err(Problem::new(
+            "ledger.url",
+            "sqlite:// goes with the embedded store alone: use postgres:// with this store, or [store] url = \
+             \"embedded\" with this ledger",
+        )),
+        _ => Ok(()),
     }
 }

@@ -46,6 +46,7 @@ pub(super) struct RawStore {
     pub(super) sweep_interval_ms: Option<Whole>,
     pub(super) on_store_down: Option<String>,
     pub(super) bounded_credits: Option<IgnoredAny>,
+    pub(super) durability: Option<String>,
 }
 
 #[derive(Deserialize, Default)]

@@ -4,7 +4,7 @@ use super::*;
 
 const SHIPPED: &str = include_str!("../../config/default.toml");
 
-/// What a configuration has to name as long as the embedded default is not built.
+/// Where sidecars that are more than one have theirs.
 const BACKENDS: &str = "
 [store]
 url = \"redis://127.0.0.1:6379\"
@@ -46,15 +46,11 @@ fn uncommented() -> String {
 
 #[test]
 fn the_documented_defaults_are_the_real_ones() {
-    let bare = Config::demo("").unwrap();
-    let shipped = SHIPPED.replace("url = \"sqlite://tollgate.db\"", "");
-    assert_eq!(Config::demo(&shipped).unwrap(), bare);
+    let bare = parse("", &[]).unwrap();
+    assert_eq!(parse(SHIPPED, &[]).unwrap(), bare);
 
-    let text = uncommented()
-        .replace("\"embedded\"", "\"redis://127.0.0.1\"")
-        .replace("sqlite://tollgate.db", "postgres://127.0.0.1");
     let variables = [("OPENAI_API_KEY", "k"), ("TOLLGATE_CONTROL_TOKEN", "t")];
-    let shown = parse(&text, &variables).unwrap();
+    let shown = parse(&uncommented(), &variables).unwrap();
     let least = "
         [[route]]
         prefix = '/openai'
@@ -119,13 +115,43 @@ fn every_setting_is_documented() {
 }
 
 #[test]
-fn the_embedded_default_says_what_to_do() {
-    let error = parse("", &[]).unwrap_err();
-    assert_eq!(error.key.as_deref(), Some("store.url"));
-    assert!(error.message.contains("redis://"), "{error}");
-    let error = parse("[store]\nurl = 'redis://h'\n", &[]).unwrap_err();
-    assert_eq!(error.key.as_deref(), Some("ledger.url"));
-    assert!(error.message.contains("postgres://"), "{error}");
+fn with_nothing_configured_store_and_ledger_are_one_file() {
+    let config = parse("", &[]).unwrap();
+    assert_eq!(config.store.url, StoreUrl::Embedded);
+    assert_eq!(config.store.durability, Durability::Process);
+    assert_eq!(config.ledger.url, LedgerUrl::Sqlite("tollgate.db".into()));
+    let variables = [
+        ("TOLLGATE__STORE__DURABILITY", "power"),
+        ("TOLLGATE__LEDGER__URL", "sqlite:///var/lib/t.db"),
+    ];
+    let config = parse("", &variables).unwrap();
+    assert_eq!(config.store.durability, Durability::Power);
+    let file = LedgerUrl::Sqlite("/var/lib/t.db".into());
+    assert_eq!(config.ledger.url, file);
+}
+
+#[test]
+fn a_store_with_another_ones_ledger_says_what_to_use() {
+    let (key, message) = unfit("[ledger]\nurl = 'postgres://h/d'\n");
+    assert_eq!(key, "store.url");
+    assert!(message.contains("redis://"), "{message}");
+    let (key, message) = unfit("[store]\nurl = 'redis://h'\n");
+    assert_eq!(key, "ledger.url");
+    assert!(message.contains("postgres://"), "{message}");
+    for nothing in ["sqlite://", "sqlite://:memory:", "sqlite://t.db?mode=ro"] {
+        let (key, message) = unfit(&format!("[ledger]\nurl = '{nothing}'\n"));
+        assert_eq!(key, "ledger.url");
+        assert!(message.contains("path of a file"), "{message}");
+    }
+    let (key, _) = unfit("[store]\ndurability = 'none'\n");
+    assert_eq!(key, "store.durability");
+}
+
+/// Where a configuration is wrong that names its own backends, and why.
+#[track_caller]
+fn unfit(text: &str) -> (String, String) {
+    let error = parse(text, &[]).expect_err("this configuration is wrong");
+    (error.key.expect("a key"), error.message)
 }
 
 #[test]

@@ -27,6 +27,8 @@ mod memory;
 pub mod postgres;
 pub mod posting;
 mod record;
+mod sql;
+pub mod sqlite;
 mod standing;
 
 pub use any::AnyLedger;

@@ -40,6 +40,7 @@ mod snapshots;
 mod stream;
 mod upstream;
 
+pub use control::{Answer, Commands};
 pub use serve::{Addresses, ServeError, serve};
 
 /// What stands beside each app pod.

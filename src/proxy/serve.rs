@@ -74,12 +74,13 @@ pub enum ServeError {
 }
 
 /// Serves until `shutdown` is done, and then until calls in flight have ended and their endings are handed over.
-/// `announce` is told once where.
+/// `announce` is told once where. `commands` answers at the control listener.
 pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
     config: Config,
     store: Arc<S>,
     ledger: Arc<L>,
     clock: Clock,
+    commands: Option<control::Commands>,
     announce: impl FnOnce(&Addresses),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
@@ -106,7 +107,7 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
         telemetry.clone(),
         wait(&ended),
     ));
-    doors.spawn(control::serve(control_door, wait(&ended)));
+    doors.spawn(control::serve(control_door, commands, wait(&ended)));
     house.first_checks(&readiness).await;
     let mut tasks = house.start(&readiness, telemetry);
     announce(&Addresses {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tollgate::clock::Clock;
 use tollgate::ledger::postgres::schema::migrate;
 use tollgate::ledger::{Checked, Keeper, Ledger, LedgerError, PostgresLedger};
-use tollgate::quota::memory::MemoryStore;
+use tollgate::quota::embedded::EmbeddedStore;
 use tollgate::quota::{Epoch, ShardId, Store};
 
 use super::world::World;
@@ -20,7 +20,7 @@ async fn a_store_that_lost_its_state_begins_a_new_epoch() {
         world.ledger.check(shard, &*world.store).await.unwrap(),
         Checked::Agreed(life(1))
     );
-    let empty = Arc::new(MemoryStore::new(SHARDS, 10, Clock::System));
+    let empty = Arc::new(EmbeddedStore::in_memory(SHARDS, 10, Clock::System));
     let keeper = Keeper::new(empty.clone(), world.ledger.clone(), Clock::System);
     assert!(keeper.round().await);
     let adopted = empty.adopted(shard).map(|life| life.epoch);

@@ -9,7 +9,7 @@ use tollgate::ledger::postgres::account::lots;
 use tollgate::ledger::postgres::change::LockedShard;
 use tollgate::ledger::{Applier, Flushed, Flusher, Keeper, Ledger, Loader, PostgresLedger};
 use tollgate::money::{Amount, Nanos};
-use tollgate::quota::memory::MemoryStore;
+use tollgate::quota::embedded::EmbeddedStore;
 use tollgate::quota::{
     AccountId, Admission, ChangeBody, Count, CounterKey, LapseAnswer, Line, LotId, Moved, Outcome,
     Overdue, ReservationId, Reserve, Reserved, Settle, SettleAnswer, ShardId, Store, Version,
@@ -24,12 +24,12 @@ pub const DEADLINE_MS: i64 = 60_000;
 
 pub struct World {
     pub url: String,
-    pub store: Arc<MemoryStore>,
+    pub store: Arc<EmbeddedStore>,
     pub ledger: Arc<PostgresLedger>,
-    pub keeper: Arc<Keeper<MemoryStore, PostgresLedger>>,
-    pub applier: Arc<Applier<MemoryStore, PostgresLedger>>,
-    pub flusher: Flusher<MemoryStore, PostgresLedger>,
-    pub loader: Loader<MemoryStore, PostgresLedger>,
+    pub keeper: Arc<Keeper<EmbeddedStore, PostgresLedger>>,
+    pub applier: Arc<Applier<EmbeddedStore, PostgresLedger>>,
+    pub flusher: Flusher<EmbeddedStore, PostgresLedger>,
+    pub loader: Loader<EmbeddedStore, PostgresLedger>,
     pub pool: PgPool,
     time: Arc<AtomicI64>,
 }
@@ -43,7 +43,7 @@ impl World {
         let url = database().await;
         let time = Arc::new(AtomicI64::new(Clock::System.now().0));
         let clock = Clock::Manual(time.clone());
-        let store = Arc::new(MemoryStore::new(SHARDS, 1000, clock));
+        let store = Arc::new(EmbeddedStore::in_memory(SHARDS, 1000, clock));
         Self::over(url, store, time).await
     }
 
@@ -52,7 +52,7 @@ impl World {
         Self::over(self.url.clone(), self.store.clone(), self.time.clone()).await
     }
 
-    async fn over(url: String, store: Arc<MemoryStore>, time: Arc<AtomicI64>) -> Self {
+    async fn over(url: String, store: Arc<EmbeddedStore>, time: Arc<AtomicI64>) -> Self {
         let clock = Clock::Manual(time.clone());
         let ledger = Arc::new(PostgresLedger::connect(&url).await.unwrap());
         let keeper = Arc::new(Keeper::new(store.clone(), ledger.clone(), clock.clone()));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tollgate::clock::{Clock, UnixMs};
 use tollgate::money::{Amount, Nanos};
-use tollgate::quota::memory::MemoryStore;
+use tollgate::quota::embedded::{EmbeddedSettings, EmbeddedStore};
 use tollgate::quota::redis::{RedisSettings, RedisStore};
 use tollgate::quota::{
     AccountId, AccountImage, AccountView, Admission, ApplyAnswer, ChangeBody, ChangeSeq, Count,
@@ -17,6 +17,7 @@ use tollgate::quota::{
 };
 use uuid::Uuid;
 
+use super::journal::MemoryJournal;
 use crate::harness::redis;
 
 /// Small, so that a property can fill it; large enough for 64 racing calls to end.
@@ -37,12 +38,20 @@ pub struct Stage<S> {
     hand: Option<Arc<AtomicI64>>,
 }
 
-impl Stage<MemoryStore> {
+impl Stage<EmbeddedStore> {
     pub async fn memory() -> Self {
         let hand = Arc::new(AtomicI64::new(SOME_DAY));
         let clock = Clock::Manual(hand.clone());
-        let store = MemoryStore::new(SHARDS, OUTBOX_BOUND, clock);
+        let store = EmbeddedStore::in_memory(SHARDS, OUTBOX_BOUND, clock);
         Self::opened(store, Some(hand)).await
+    }
+
+    pub async fn embedded() -> Self {
+        let hand = Arc::new(AtomicI64::new(SOME_DAY));
+        let clock = Clock::Manual(hand.clone());
+        let settings = EmbeddedSettings::new(SHARDS, OUTBOX_BOUND, clock);
+        let store = EmbeddedStore::open(MemoryJournal::new(), settings).await;
+        Self::opened(store.unwrap(), Some(hand)).await
     }
 }
 

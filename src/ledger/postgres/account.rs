@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use crate::catalog::Plan;
 use crate::clock::UnixMs;
 use crate::ledger::LedgerError;
+use crate::ledger::sql::word;
 use crate::money::{Amount, Nanos};
 use crate::quota::{
     AccountId, AccountImage, ChangeSeq, CounterBalance, CounterKey, Lot, LotId, Mode, Snapshot,
@@ -109,8 +110,8 @@ fn read_snapshot(account: &AccountId, row: &PgRow) -> Result<Snapshot, LedgerErr
         version: Version(row.try_get("version")?),
         keys_version: row.try_get("keys_version")?,
         plan: row.try_get("plan_key")?,
-        mode: word::<Mode>(row, "mode")?,
-        status: word::<Status>(row, "status")?,
+        mode: word::<Mode, _>(row, "mode")?,
+        status: word::<Status, _>(row, "status")?,
         anchor_at: anchor_at.map(UnixMs::from),
         limits,
         overage: Nanos(row.try_get("overage_nanos")?),
@@ -140,11 +141,4 @@ async fn counters(
             })
         })
         .collect()
-}
-
-/// A column that holds one of an enum's words, as its serde names them.
-fn word<T: serde::de::DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, LedgerError> {
-    let text: String = row.try_get(column)?;
-    serde_json::from_value(serde_json::Value::String(text))
-        .map_err(|error| LedgerError::Nonsense(format!("{column}: {error}")))
 }

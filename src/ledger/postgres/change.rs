@@ -6,8 +6,8 @@ use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row};
 
-use crate::ledger::LedgerError;
-use crate::ledger::{Home, ShardRow};
+pub(super) use crate::ledger::sql::account_id;
+use crate::ledger::{Home, LedgerError, ShardRow};
 use crate::quota::{
     AccountId, ChangeBody, ChangeSeq, Epoch, Life, OutSeq, RunId, ShardId, StoreChange, Tenure,
 };
@@ -156,11 +156,4 @@ pub(super) async fn after(
 /// A shard's number as its column has it; the schema bounds it to 16384.
 pub(super) fn column(shard: ShardId) -> i16 {
     i16::try_from(shard.0).unwrap_or(i16::MAX)
-}
-
-/// The row's `account_id`.
-pub(super) fn account_id(row: &PgRow) -> Result<AccountId, LedgerError> {
-    let text: String = row.try_get("account_id")?;
-    text.parse()
-        .map_err(|_| LedgerError::Nonsense(format!("`{text}` is no account id")))
 }

@@ -163,29 +163,3 @@ async fn within<T>(
 fn too_slow() -> LedgerError {
     LedgerError::Away("no answer in time".into())
 }
-
-/// The classes of SQLSTATE that speak of the server's state, not of what was asked of it: connection, authorization,
-/// missing database, read-only standby, rollback, resources, locks, shutdown and cancel, system.
-const CLASSES_OF_AWAY: [&str; 9] = ["08", "25", "28", "3D", "40", "53", "55", "57", "58"];
-
-impl From<sqlx::Error> for LedgerError {
-    fn from(error: sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::Database(error) => {
-                let code = error.code().unwrap_or_default();
-                if CLASSES_OF_AWAY.iter().any(|class| code.starts_with(class)) {
-                    Self::Away(format!("{} ({code})", error.message()))
-                } else {
-                    // The message names tables and constraints; what was being written is in its detail, left out.
-                    Self::Nonsense(format!("{} ({code})", error.message()))
-                }
-            }
-            sqlx::Error::RowNotFound
-            | sqlx::Error::ColumnNotFound(_)
-            | sqlx::Error::ColumnDecode { .. }
-            | sqlx::Error::Decode(_)
-            | sqlx::Error::Encode(_) => Self::Nonsense(error.to_string()),
-            other => Self::Away(other.to_string()),
-        }
-    }
-}

@@ -5,18 +5,20 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::UnixMs;
 use crate::money::Amount;
 use crate::quota::{Count, CounterBalance, CounterKey, Line, LineState};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Counter {
     pub start: UnixMs,
     pub used: Amount,
     pub held: Amount,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Counters(pub BTreeMap<CounterKey, Counter>);
 
 impl Counters {
