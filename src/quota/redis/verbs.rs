@@ -167,8 +167,22 @@ impl Store for RedisStore {
     }
 
     async fn expire(&self, expired: &ExpiredLot) -> Result<ExpireAnswer, StoreError> {
-        let _ = expired;
-        Err(StoreError::Nonsense("TODO(lua)".into()))
+        let shard = self.shard_of(&expired.account);
+        let keys = self.account_keys(shard, &expired.account);
+        let arguments = vec![
+            text(expired.account.as_str()),
+            shown(expired.lot),
+            shown(expired.expires_at.0),
+        ];
+        let script = &self.scripts.expire;
+        let (word, mut answer) = self.run(shard, script, &keys, arguments).await?;
+        match word.as_str() {
+            "expired" => Ok(ExpireAnswer::Expired(answer.seq()?)),
+            "nothing" => Ok(ExpireAnswer::Nothing),
+            "not_due" => Ok(ExpireAnswer::NotDue),
+            "cold" => Ok(ExpireAnswer::Cold),
+            _ => Err(unknown_word(&word)),
+        }
     }
 
     async fn load(&self, image: &AccountImage) -> Result<LoadAnswer, StoreError> {
@@ -218,13 +232,13 @@ impl Store for RedisStore {
         let script = &self.scripts.outbox;
         let (_, mut answer) = self.run(shard, script, &keys, vec![shown(max)]).await?;
         let run_id = RunId(answer.text()?);
-        let entries = answer.list()?.each(entry::read)?;
+        let (entries, unreadable) = entry::read_all(answer.list()?)?;
         self.leave_if_elsewhere(shard, &run_id);
         Ok(Outbox {
             run_id,
             tenure,
             entries,
-            unreadable: Vec::new(),
+            unreadable,
         })
     }
 
