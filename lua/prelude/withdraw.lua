@@ -4,7 +4,7 @@
 local function withdraw(account, id, amount)
   for lot = FIRST_LOT, lots_end(account) - 1, LOT_SIZE do
     local left = account[lot + LEFT]
-    if account[lot + ID] == id and less(0, left) then
+    if account[lot + ID] == id and less(0, left) and amount ~= 0 then
       local part = amount and less(amount, left) and amount or left
       account[lot + LEFT] = subtract(left, part)
       return { id, subtract(0, part) }

@@ -18,16 +18,16 @@ use tollgate::quota::engine::Engine;
 use tollgate::quota::redis::{ClockSource, RedisSettings};
 use tollgate::quota::{
     AccountId, AccountImage, Admission, ApplyAnswer, ChangeBody, ChangeSeq, Count, CounterBalance,
-    CounterKey, Detail, Epoch, Header, Line, LoadAnswer, Lot, LotId, Mode, Moved, OutSeq, Outcome,
-    Overdue, Progress, ReservationId, Reserve, STORE_FORMAT, Settle, ShardId, Snapshot, Status,
-    Store, StoreChange, Version,
+    CounterKey, Detail, Epoch, ExpiredLot, Header, Line, LoadAnswer, Lot, LotId, Mode, Moved,
+    OutSeq, Outcome, Overdue, Progress, ReservationId, Reserve, STORE_FORMAT, Settle, ShardId,
+    Snapshot, Status, Store, StoreChange, Version, Window, Withdrawal, WithdrawalReason,
 };
 use uuid::Uuid;
 
 use super::books::Books;
 use super::journal::MemoryJournal;
 use super::stage::until_it_answers;
-use super::steps::{ACCOUNTS, Ask, KEYS, Move, RESERVATIONS, Step, steps};
+use super::steps::{ACCOUNTS, Ask, KEYS, Move, RESERVATIONS, Step, Taking, steps};
 use crate::harness::redis;
 
 const OUTBOX_BOUND: u64 = 8;
@@ -211,6 +211,15 @@ impl<S: Store> Pair<S> {
                 }
                 Ok(())
             }
+            Step::Expire { who, lot, ago_ms } => {
+                let expired = ExpiredLot {
+                    account: account(*who),
+                    lot: LotId(*lot),
+                    expires_at: now.plus_ms(-ago_ms),
+                };
+                let answer = self.engine.expire(now, &expired);
+                same(&answer, &self.store.expire(&expired).await.unwrap())
+            }
             Step::Load { .. } => self.load(step).await,
             Step::Apply { .. } => self.apply(step).await,
             Step::Forget(oldest) => {
@@ -233,6 +242,8 @@ impl<S: Store> Pair<S> {
             Step::BeginEpoch => {
                 let mut header = self.engine.header().clone();
                 header.epoch.0 += 1;
+                // Whoever looked at it saw less of it: numbers go on all the same.
+                header.out_seq = OutSeq(0);
                 self.engine.open(&header);
                 self.store.open(SHARD, &header).await.unwrap();
                 self.store
@@ -297,6 +308,7 @@ impl<S: Store> Pair<S> {
         same(&overdue, &self.store.overdue(SHARD, ALL).await.unwrap())?;
         let view = self.store.view(SHARD).await.unwrap();
         same(&Some(self.engine.header().clone()), &view.header)?;
+        same(&self.engine.oldest_epoch(), &view.oldest_epoch)?;
         same(&self.engine.outbox_len(), &view.outbox_len)
     }
 
@@ -322,7 +334,9 @@ impl<S: Store> Pair<S> {
             lines,
             deadline_ms: ask.deadline_ms,
             max_age_ms: ask.max_age_ms,
-            admission: if ask.is_forced {
+            admission: if ask.is_again {
+                Admission::Again
+            } else if ask.is_forced {
                 Admission::Forced
             } else {
                 Admission::Strict
@@ -345,7 +359,11 @@ impl<S: Store> Pair<S> {
         let count = |(line, amount): (&Line, &i64)| Count {
             key: line.key.clone(),
             start: line.span.start,
-            amount: Amount(*amount),
+            // A standing count goes down as often as up.
+            amount: match line.key.window {
+                Window::Cumulative if amount % 2 == 1 => Amount(-amount),
+                _ => Amount(*amount),
+            },
         };
         let settled = Settle {
             id: id(*which),
@@ -373,6 +391,7 @@ impl<S: Store> Pair<S> {
             debt,
             overage,
             counters,
+            withdrawals,
             ahead,
         } = step
         else {
@@ -389,7 +408,7 @@ impl<S: Store> Pair<S> {
         let account = account(*who);
         let version = self.version(&account).0 + 1;
         AccountImage {
-            withdrawals: Vec::new(),
+            withdrawals: withdrawals.iter().map(withdrawal).collect(),
             snapshot: snapshot(account, version, *overage),
             lots: lots
                 .iter()
@@ -410,6 +429,7 @@ impl<S: Store> Pair<S> {
             lots,
             debt,
             counters,
+            withdraw,
             repay,
         } = step
         else {
@@ -427,7 +447,7 @@ impl<S: Store> Pair<S> {
         };
         let order = order.as_ref();
         let body = ChangeBody {
-            withdraw: None,
+            withdraw: withdraw.as_ref().map(withdrawal),
             snapshot: overage.map(|overage| snapshot(account.clone(), version, overage)),
             lots: order.map(|ids| ids.iter().copied().map(lot).collect()),
             moved,
@@ -528,5 +548,18 @@ fn snapshot(account: AccountId, version: i64, overage: i64) -> Snapshot {
         limits: Vec::new(),
         overage: Nanos(overage),
         markup_percent: None,
+    }
+}
+
+fn withdrawal(taking: &Taking) -> Withdrawal {
+    Withdrawal {
+        id: Uuid::from_u64_pair(1, taking.id),
+        lot: LotId(taking.lot),
+        reason: if taking.is_refund {
+            WithdrawalReason::Refund
+        } else {
+            WithdrawalReason::Void
+        },
+        amount: Nanos(taking.amount),
     }
 }

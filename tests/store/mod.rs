@@ -9,5 +9,6 @@ mod journal;
 mod limits;
 mod properties;
 mod races;
+mod recovery;
 pub mod stage;
 mod steps;
