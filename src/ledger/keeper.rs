@@ -21,7 +21,7 @@ use crate::quota::{Epoch, Life, Lives, ShardId, Store, Tenure};
 const ROUND: Duration = Duration::from_secs(1);
 /// How long when it was not.
 const SHORT_ROUND: Duration = Duration::from_millis(200);
-/// How long in any case, however many calls ask for one.
+/// How long when it was, and calls ask for one all the time.
 const LEAST_PAUSE: Duration = Duration::from_millis(20);
 /// How long until a shard is looked at again whose place in the store is another's: only an operator can change that.
 const FOREIGN_AGAIN: Duration = Duration::from_secs(5);
@@ -113,14 +113,14 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
     /// Keeps until the task is aborted; every step of it may be cut off.
     pub async fn run(&self) {
         loop {
-            let pause = if self.round().await {
-                ROUND
+            let jitter = rand::random_range(0.75..1.25);
+            if self.round().await {
+                sleep(LEAST_PAUSE).await;
+                let _ = timeout(ROUND.mul_f64(jitter), self.woken.notified()).await;
             } else {
-                SHORT_ROUND
-            };
-            let pause = pause.mul_f64(rand::random_range(0.75..1.25));
-            sleep(LEAST_PAUSE).await;
-            let _ = timeout(pause, self.woken.notified()).await;
+                // Every call that is refused meanwhile asks for a round: they get this one.
+                sleep(SHORT_ROUND.mul_f64(jitter)).await;
+            }
         }
     }
 
@@ -140,7 +140,7 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
             let trusted = self
                 .store
                 .adopted(shard)
-                .is_some_and(|life| life != NO_LIFE);
+                .is_some_and(|life| life.epoch != NO_LIFE.epoch);
             if trusted && !suspects.contains(&shard) || self.is_known_to_be_foreign(shard) {
                 continue;
             }
@@ -165,6 +165,11 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
 
     /// Checks one shard, and adopts it if store and ledger agree.
     pub async fn check(&self, shard: ShardId) -> bool {
+        // Asked alone first: while it is away, hundreds of sidecars must not lock the ledger's rows to learn that.
+        if let Err(error) = self.store.view(shard).await {
+            self.store_standing.failed(shard, &error);
+            return false;
+        }
         match self.ledger.check(shard, &*self.store).await {
             Ok(Checked::Agreed(life)) => {
                 self.store.adopt(shard, life);

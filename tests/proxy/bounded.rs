@@ -11,6 +11,7 @@ use crate::harness::client::Answer;
 use crate::harness::configuration::Settings;
 use crate::harness::installation::{FLAT_NANOS, INPUT_NANOS, Installation};
 use crate::harness::redis::Server;
+use crate::harness::relay::Relay;
 use crate::harness::sidecar::Sidecar;
 use crate::harness::upstream::{Act, Gate, SCRIPT, Script, json_answer, script};
 use crate::harness::wait::until;
@@ -41,13 +42,17 @@ impl Outage {
     }
 
     fn sidecar(&self) -> Sidecar {
+        self.installation.sidecar(&self.settings())
+    }
+
+    fn settings(&self) -> Settings {
         let journal = self.journal.display();
-        self.installation.sidecar(&Settings {
+        Settings {
             store_more: format!(
                 "on_store_down = \"bounded\"\nbounded_credits = \"0.02\"\nbounded_journal = \"{journal}\""
             ),
             ..Settings::default()
-        })
+        }
     }
 
     async fn call(&self, account: &Account<'_>, sidecar: &Sidecar) -> Answer {
@@ -151,18 +156,56 @@ async fn a_sidecar_that_is_killed_meanwhile_is_made_up_for_at_its_next_start() {
     balances(&outage, &account, 3 * FLAT_NANOS + floor.charged).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_says_nothing_may_have_held_them_and_charges_them_once() {
+    let outage = Outage::new().await;
+    let (relay, url) = Relay::to(&outage.installation.store_url).await;
+    let sidecar = outage.installation.sidecar(&Settings {
+        store_url: Some(url),
+        response_timeout_ms: 500,
+        ..outage.settings()
+    });
+    let account = outage.installation.account("1");
+    outage.call(&account, &sidecar).await.is(200);
+    account.until_records(1).await;
+    relay.silence();
+    outage.exhaust(&account, &sidecar).await;
+    sidecar.until_ready_is(503).await;
+    relay.mend();
+    sidecar.until_ready_is(200).await;
+    // Those that were refused may have been held, and were released then.
+    let settled = until("all calls are settled", async || {
+        let mut records = account.records().await;
+        records.retain(|record| record.outcome != "released");
+        (records.len() > CALLS).then_some(records)
+    })
+    .await;
+    assert_eq!((settled.len(), bounded(&settled)), (CALLS + 1, CALLS));
+    let calls = i64::try_from(CALLS + 1).expect("few calls");
+    balances(&outage, &account, calls * FLAT_NANOS).await;
+}
+
+#[tokio::test]
+async fn what_costs_nothing_goes_on_for_whoever_is_known() {
+    let outage = Outage::new().await;
+    let sidecar = outage.sidecar();
+    let (account, stranger) = (
+        outage.installation.account("1"),
+        outage.installation.account("1"),
+    );
+    let models = |account: &Account<'_>| account.get(&sidecar, "/openai/v1/models").send();
+    models(&account).await.is(200);
+    outage.stop_store(&sidecar).await;
+    models(&account).await.is(200);
+    let refused = models(&stranger).await;
+    refused.refused(503, "quota_unavailable");
+}
+
 #[tokio::test]
 async fn two_sidecars_cannot_share_a_journal() {
     let outage = Outage::new().await;
     let _first = outage.sidecar();
-    let journal = outage.journal.display();
-    let settings = Settings {
-        store_more: format!(
-            "on_store_down = \"bounded\"\nbounded_credits = \"1\"\nbounded_journal = \"{journal}\""
-        ),
-        ..Settings::default()
-    };
-    let config = outage.installation.config(&settings);
+    let config = outage.installation.config(&outage.settings());
     let second = Sidecar::try_start(&config, &[])
         .err()
         .expect("it is refused");
