@@ -98,3 +98,65 @@ impl Kept {
         &self.shards[usize::from(shard.0)]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::money::Nanos;
+    use crate::quota::{Epoch, Outcome, ReservationId};
+
+    const SHARD: ShardId = ShardId(0);
+
+    fn life(tenure: i64) -> Life {
+        Life {
+            epoch: Epoch(1),
+            tenure: Tenure(tenure),
+        }
+    }
+
+    async fn keep(kept: &Kept, tenure: i64, seq: i64) {
+        let ending = KeptEnding {
+            settle: Settle {
+                id: ReservationId::new(),
+                account: "one".parse().unwrap(),
+                outcome: Outcome::Settled,
+                charge: Nanos(1),
+                counts: Vec::new(),
+                detail: "{}".into(),
+            },
+            life: life(tenure),
+            seq: OutSeq(seq),
+            since: Instant::now(),
+            permit: kept.room().await,
+        };
+        kept.keep(SHARD, ending);
+    }
+
+    #[tokio::test]
+    async fn an_ending_is_kept_until_the_ledger_has_it_in_the_life_that_acknowledged_it() {
+        let kept = Kept::new(1, 2);
+        keep(&kept, 1, 5).await;
+        keep(&kept, 1, 6).await;
+        assert!(kept.room().now_or_never().is_none(), "there is a bound");
+        kept.flushed(SHARD, Tenure(2), OutSeq(9));
+        kept.flushed(SHARD, Tenure(1), OutSeq(4));
+        assert_eq!(kept.count(), 2, "another server's number says nothing");
+        kept.flushed(SHARD, Tenure(1), OutSeq(5));
+        assert_eq!(kept.count(), 1);
+        assert!(kept.room().now_or_never().is_some());
+
+        assert!(kept.take_outlived(SHARD, life(1)).is_empty());
+        let outlived = kept.take_outlived(SHARD, life(2));
+        assert_eq!(outlived.len(), 1);
+        assert!(kept.shards().is_empty());
+        assert_eq!(
+            kept.count(),
+            1,
+            "until it is acknowledged and flushed again"
+        );
+        drop(outlived);
+        kept.all_flushed().await;
+    }
+}

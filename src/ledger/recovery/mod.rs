@@ -253,9 +253,15 @@ async fn calls_in_flight_hold_again_as_soon_as_their_shard_lives_again() {
     sidecar.start();
     let mut calls = Vec::new();
     for account in &world.accounts {
-        // More than is left for the second one: what goes on is held even below zero.
-        calls.push(sidecar.call(account, GRANTED, 40).await);
+        // One that uses more than it holds, so that less is left than the other one holds: it is held again all the same.
+        let overrun = sidecar.call(account, 10, 60).await;
+        calls.push(sidecar.call(account, GRANTED - 10, 40).await);
+        drop(overrun);
     }
+    until("what ended is in the ledger", async || {
+        sidecar.settler.open_or_ending() == calls.len() && sidecar.kept.count() == 0
+    })
+    .await;
     world.wipe();
     let wiped = tokio::time::Instant::now();
     for call in &calls {
