@@ -169,14 +169,23 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
 fn open_journal(config: &Config) -> Result<(Option<Arc<Bounded>>, Vec<LeftOpen>), ServeError> {
     let path = &config.store.bounded_journal;
     let bounded = |route: &Route| matches!(route.on_store_down, StoreDown::Bounded(_));
-    if !config.routes.iter().any(bounded) && !path.exists() {
+    let needed = config.routes.iter().any(bounded);
+    let left_some = std::fs::metadata(path).is_ok_and(|file| file.len() > 0);
+    if !needed && !left_some {
         return Ok((None, Vec::new()));
     }
-    let (bounded, left) = Bounded::open(path).map_err(|error| ServeError::Journal {
-        path: path.display().to_string(),
-        error,
-    })?;
-    Ok((Some(bounded), left))
+    match Bounded::open(path) {
+        Ok((bounded, left)) => Ok((Some(bounded), left)),
+        Err(error) if needed => Err(ServeError::Journal {
+            path: path.display().to_string(),
+            error,
+        }),
+        Err(error) => {
+            // It may be that of another sidecar, which is at work in the same directory.
+            tracing::warn!(path = %path.display(), %error, "a journal of bounded calls is left alone");
+            Ok((None, Vec::new()))
+        }
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, String), ServeError> {

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use parking_lot::Mutex;
@@ -47,7 +48,9 @@ impl Journal {
     /// Opens it, alone among all processes, and says what earlier ones have left to settle.
     pub fn open(path: &Path) -> io::Result<(Self, Vec<Settle>)> {
         let mut options = OpenOptions::new();
-        let mut file = options.create(true).read(true).append(true).open(path)?;
+        // It says who called what: nobody else's business.
+        let options = options.create(true).read(true).append(true).mode(0o600);
+        let mut file = options.open(path)?;
         file.try_lock().map_err(|error| {
             io::Error::other(format!(
                 "another process has it, or it cannot be locked: {error}"
@@ -155,8 +158,9 @@ fn left_open(text: &str) -> Vec<Settle> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::money::Nanos;
-    use crate::quota::Outcome;
+    use crate::clock::UnixMs;
+    use crate::money::{Amount, Nanos};
+    use crate::quota::{Count, Outcome};
 
     fn settle(charge: i64) -> Settle {
         Settle {
@@ -164,7 +168,11 @@ mod tests {
             account: "one".parse().unwrap(),
             outcome: Outcome::Settled,
             charge: Nanos(charge),
-            counts: Vec::new(),
+            counts: vec![Count {
+                key: "account/tokens/month".parse().unwrap(),
+                start: UnixMs(1_700_000_000_000),
+                amount: Amount(charge),
+            }],
             detail: "{}".into(),
         }
     }
