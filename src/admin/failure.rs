@@ -132,7 +132,9 @@ impl From<LoadError> for Failure {
         match error {
             LoadError::NoAccount => Self::Usage(error.to_string()),
             LoadError::Store(error) => Self::Store(error),
-            LoadError::Ledger(_) | LoadError::Behind => Self::Away(error.to_string()),
+            LoadError::Ledger(_) | LoadError::Behind | LoadError::Undrained => {
+                Self::Away(error.to_string())
+            }
         }
     }
 }

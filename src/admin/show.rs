@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::arguments;
 use super::connect::{self, Live};
 use super::failure::Failure;
+use super::flush;
 use super::output::{Output, Table};
 use crate::clock::{Clock, UnixMs};
 use crate::config::Config;
@@ -80,6 +81,8 @@ async fn live(config: &Config, id: &AccountId) -> Result<Shown, Failure> {
     live.applier.apply_shard(shard).await?;
     let now = live.store.view(shard).await?.now;
     if live.store.account(id).await?.is_none() {
+        // Nobody else may be there to carry to the ledger what keeps the account from being loaded (rule 22).
+        flush::flusher(&live).flush(shard).await?;
         let loader = Loader::new(live.store.clone(), live.ledger.clone());
         loader.load(id).await.map_err(|error| match error {
             LoadError::NoAccount => nobody(id),

@@ -16,7 +16,7 @@ use super::route::Route;
 use super::shortage::Shortage;
 use crate::clock::UnixMs;
 use crate::config::Unpriced;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LoadError};
 use crate::money::Nanos;
 use crate::quota::{
     AccountId, Admission, Mode, Reservation, ReservationId, Reserve, Reserved, Seen, Snapshot,
@@ -66,7 +66,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
             let reservation = self
                 .settler
                 .open(permit, id, account.clone(), meter.clone());
-            let claim = self.claim(id, &meter, &snapshot);
+            let claim = Arc::new(self.claim(id, &meter, &snapshot));
             let asked = Instant::now();
             let answer = self.store.reserve(&claim).await;
             self.metrics.reserve.record(asked.elapsed());
@@ -76,6 +76,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                 answer => answer,
             };
             if let Ok(Reserved::Held { fits, seen, .. }) = answer {
+                reservation.was_held(claim);
                 let shortage = || Shortage::explain(&snapshot, meter.quote(), &seen);
                 let would_refuse = (!fits).then(shortage).flatten();
                 let would_refuse = would_refuse.map(|shortage| shortage.kind.code());
@@ -170,9 +171,21 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
     }
 
     async fn load(&self, account: &AccountId) -> Result<(), Refusal> {
-        let away =
-            |_| Refusal::QuotaUnavailable("the ledger is away and this account is not loaded");
-        self.loader.load(account).await.map_err(away)
+        let loaded = self.loader.load(account).await;
+        loaded.map_err(|error| match error {
+            LoadError::Store(error) => {
+                if matches!(error, StoreError::Lost { .. }) {
+                    self.keeper.wake();
+                }
+                AWAY
+            }
+            LoadError::Undrained => Refusal::QuotaUnavailable(
+                "what ended before the store lost its state is on its way to the ledger",
+            ),
+            LoadError::NoAccount | LoadError::Ledger(_) | LoadError::Behind => {
+                Refusal::QuotaUnavailable("the ledger is away and this account is not loaded")
+            }
+        })
     }
 
     /// Prices the call for this account and builds its lines.

@@ -29,7 +29,7 @@ use crate::dialect;
 use crate::ledger::{Applier, Flusher, Keeper, Ledger, Loader};
 use crate::listener::{self, Bounds};
 use crate::quota::{
-    AccountId, Outcome, Progressed, Settler, SettlerSettings, ShardId, Store, Surroundings,
+    AccountId, Ended, Kept, Outcome, Settler, SettlerSettings, ShardId, Store, Surroundings,
     Sweeper, SweeperSettings,
 };
 use crate::telemetry::{Metrics, Telemetry};
@@ -45,6 +45,7 @@ const FIRST_CHECKS: Duration = Duration::from_secs(3);
 const FIRST_CHECK_EACH: Duration = Duration::from_millis(20);
 /// How long a clean end waits for the ledger: what is not flushed then is flushed by whoever comes next.
 const LAST_FLUSH: Duration = Duration::from_secs(5);
+const LAST_FLUSH_EACH: Duration = Duration::from_millis(50);
 
 /// Where a sidecar listens, as base URLs.
 #[derive(Debug, Clone, Serialize)]
@@ -144,8 +145,7 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
             "the store did not take all endings in time; their holds lapse by themselves"
         );
     }
-    let flushed = timeout(LAST_FLUSH, house.flusher.flush_dirty()).await;
-    if flushed != Ok(true) {
+    if timeout(LAST_FLUSH, house.last_flush()).await.is_err() {
         tracing::warn!("the ledger did not take all endings in time; they wait in the outbox");
     }
     tasks.shutdown().await;
@@ -182,6 +182,7 @@ struct House<S, L> {
     applier: Arc<Applier<S, L>>,
     flusher: Arc<Flusher<S, L>>,
     settler: Arc<Settler>,
+    kept: Arc<Kept>,
     prices: Arc<ArcSwap<Current>>,
     metrics: Metrics,
     around: Arc<Around<S, L>>,
@@ -206,8 +207,14 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
             clock.clone(),
         );
         let (counts, now) = (metrics.clone(), clock.clone());
-        let flusher = Arc::new(flusher.telling(move |entries| counts.flushed(entries, now.now())));
-        let loader = Arc::new(Loader::new(store.clone(), ledger.clone()));
+        let kept = Arc::new(Kept::new(store.shards(), MAX_OPEN_CALLS));
+        let flusher = flusher
+            .keeping(kept.clone())
+            .telling(move |entries| counts.flushed(entries, now.now()));
+        let flusher = Arc::new(flusher);
+        let drains = flusher.clone();
+        let loader = Loader::new(store.clone(), ledger.clone());
+        let loader = Arc::new(loader.asking(move |shard| drains.mark(shard)));
         let deadline = Duration::from_millis(config.store.deadline_ms.unsigned_abs());
         let settings = SettlerSettings {
             max_open: MAX_OPEN_CALLS,
@@ -216,10 +223,19 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         let around = Arc::new(Around {
             loader: loader.clone(),
             flusher: flusher.clone(),
+            keeper: keeper.clone(),
             metrics: metrics.clone(),
         });
+        let settler = Settler::start(
+            store.clone(),
+            around.clone(),
+            kept.clone(),
+            keeper.lives(),
+            settings,
+        );
         Self {
-            settler: Arc::new(Settler::start(store.clone(), around.clone(), settings)),
+            settler: Arc::new(settler),
+            kept,
             around,
             store,
             ledger,
@@ -278,6 +294,8 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         let house = self.clone();
         tasks.spawn(async move { prices::follow(&*house.ledger, &house.prices).await });
         tasks.spawn(async move { telemetry.run_upkeep().await });
+        let house = self.clone();
+        tasks.spawn(async move { house.count_epochs().await });
         let (house, readiness) = (self.clone(), readiness.clone());
         tasks.spawn(async move { house.watch(&readiness).await });
         tasks
@@ -297,6 +315,25 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         self.look(readiness);
     }
 
+    async fn count_epochs(&self) {
+        let mut lives = self.keeper.lives().listen();
+        loop {
+            for new in lives.next().await {
+                let known = new.before.map(|before| before.epoch);
+                let began = known.is_some_and(|epoch| epoch != new.life.epoch);
+                self.metrics.epochs.increment(u64::from(began));
+            }
+        }
+    }
+
+    /// Until the ledger has every ending of this sidecar, whoever carries it there.
+    async fn last_flush(&self) {
+        while !self.flusher.flush_dirty().await {
+            sleep(LAST_FLUSH_EACH).await;
+        }
+        self.kept.all_flushed().await;
+    }
+
     /// Keeps readiness and gauges true.
     async fn watch(&self, readiness: &Readiness) {
         let mut ticks = interval(LOOK_EACH);
@@ -310,9 +347,9 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
     fn look(&self, readiness: &Readiness) {
         let health = self.keeper.health();
         self.metrics
-            .store_up(health.store.is_none() && health.lost.is_none());
+            .store_up(health.store.is_none() && health.foreign.is_none());
         self.metrics.ledger_up(health.ledger.is_none());
-        readiness.note(Dependency::Store, health.store.or(health.lost));
+        readiness.note(Dependency::Store, health.store.or(health.foreign));
         readiness.note(Dependency::Ledger, health.ledger);
         readiness.note(Dependency::Applier, self.applier.away());
         readiness.note(Dependency::Flusher, self.flusher.away());
@@ -325,6 +362,7 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
 struct Around<S, L> {
     loader: Arc<Loader<S, L>>,
     flusher: Arc<Flusher<S, L>>,
+    keeper: Arc<Keeper<S, L>>,
     metrics: Metrics,
 }
 
@@ -347,7 +385,19 @@ impl<S: Store + 'static, L: Ledger + 'static> Surroundings for Around<S, L> {
         }
     }
 
-    fn hold_gone(&self, answer: Progressed) {
-        tracing::debug!(?answer, "a heartbeat found its hold gone");
+    fn settled_again(&self) {
+        self.metrics.settled_again.increment(1);
+    }
+
+    fn hold_gone(&self, ended: Ended) {
+        tracing::debug!(?ended, "a heartbeat found that its hold had ended");
+    }
+
+    fn held_again(&self) {
+        self.metrics.held_again.increment(1);
+    }
+
+    fn shard_lost(&self, _shard: ShardId) {
+        self.keeper.wake();
     }
 }

@@ -9,8 +9,11 @@ mod any;
 mod change;
 pub mod engine;
 mod entry;
+mod heartbeat;
 mod id;
+mod kept;
 mod limit;
+mod lives;
 pub mod memory;
 pub mod redis;
 mod reservation;
@@ -27,7 +30,9 @@ pub use id::{
     AccountId, AccountIdError, ChangeSeq, Detail, Epoch, LotId, OutSeq, ReservationId, RunId,
     ShardId, Tenure, Version,
 };
+pub use kept::Kept;
 pub use limit::{CounterKey, Limit, NameError, Resource, Scope, Span, Window};
+pub use lives::{Lives, NewLife, NewLives};
 pub use reservation::{Ending, Metered, Reservation};
 pub use settler::{Settler, SettlerSettings, Surroundings};
 pub use sweeper::{Sweeper, SweeperSettings};

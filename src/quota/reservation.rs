@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
-use super::{AccountId, Count, Detail, Outcome, ReservationId};
+use super::{AccountId, Count, Detail, Outcome, ReservationId, Reserve};
 use crate::money::Nanos;
 
 /// How a reservation would end if it ended now.
@@ -43,12 +43,13 @@ pub(super) struct Closing {
 
 /// A call in flight, as the heartbeat sees it.
 pub(super) struct Live {
-    pub account: AccountId,
+    /// What it holds, so that it can be held again where the store has lost it (rule 23).
+    pub claim: Arc<Reserve>,
     pub metered: Arc<dyn Metered>,
     pub since: Instant,
 }
 
-/// Every call in flight. A DashMap, because calls come and go on all threads at once and never meet.
+/// Every call in flight that is held. A DashMap, because calls come and go on all threads at once and never meet.
 pub(super) type LiveCalls = DashMap<ReservationId, Live>;
 
 /// One call's claim. Dropping it ends it, as its meter says.
@@ -66,12 +67,6 @@ impl Reservation {
         settler: UnboundedSender<Closing>,
         live: Arc<LiveCalls>,
     ) -> Self {
-        let call = Live {
-            account: closing.account.clone(),
-            metered: closing.metered.clone(),
-            since: Instant::now(),
-        };
-        live.insert(closing.id, call);
         Self {
             closing: Some(closing),
             settler,
@@ -79,11 +74,22 @@ impl Reservation {
         }
     }
 
+    /// The store holds the claim: from now on heartbeats keep the hold alive, and make it again where it is lost. Not
+    /// before, since a hold is made again without a look at the limits.
+    pub fn was_held(&self, claim: Arc<Reserve>) {
+        if let Some(closing) = &self.closing {
+            let call = Live {
+                claim,
+                metered: closing.metered.clone(),
+                since: Instant::now(),
+            };
+            self.live.insert(closing.id, call);
+        }
+    }
+
     /// Forgets a claim that the store has not held, so that there is nothing to end, and gives its room back.
     pub fn was_not_held(mut self) -> Option<OwnedSemaphorePermit> {
-        let closing = self.closing.take()?;
-        self.live.remove(&closing.id);
-        Some(closing.permit)
+        self.closing.take().map(|closing| closing.permit)
     }
 }
 
