@@ -27,6 +27,8 @@ mod memory;
 pub mod postgres;
 pub mod posting;
 mod record;
+#[cfg(test)]
+mod recovery;
 mod standing;
 
 pub use any::AnyLedger;

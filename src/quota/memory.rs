@@ -42,6 +42,22 @@ impl MemoryStore {
         }
     }
 
+    /// What is here now, on a server of its own: a replica, or a copy that somebody brings back later.
+    #[cfg(test)]
+    pub(crate) fn copy(&self) -> Self {
+        let copy = |shard: &Mutex<Shard>| {
+            let engine = shard.lock().engine.clone();
+            Mutex::new(Shard {
+                engine,
+                adopted: None,
+            })
+        };
+        Self {
+            shards: self.shards.iter().map(copy).collect(),
+            ..Self::new(0, self.outbox_bound, self.clock.clone())
+        }
+    }
+
     fn shard(&self, shard: ShardId) -> &Mutex<Shard> {
         &self.shards[usize::from(shard.0)]
     }
