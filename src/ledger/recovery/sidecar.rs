@@ -31,7 +31,7 @@ pub(super) struct Sidecar {
     pub kept: Arc<Kept>,
     pub counts: Arc<Around>,
     applier: Arc<Applier<Fickle, MemoryLedger>>,
-    settler: Settler,
+    pub settler: Settler,
     tasks: JoinSet<()>,
 }
 
