@@ -72,6 +72,8 @@ pub struct Metrics {
     pub upstream: Histogram,
     /// Holds that lapsed here.
     pub lapses: Counter,
+    /// Calls that went on without the store, within their bound.
+    pub bounded: Counter,
     /// Holds that a store had lost.
     pub held_again: Counter,
     /// Endings that a store may have lost.
@@ -188,6 +190,10 @@ impl Metrics {
                 "From the call to the first byte of the upstream's answer.",
             ),
             lapses: counted("tollgate_lapses_total", "Holds that lapsed here."),
+            bounded: counted(
+                "tollgate_bounded_calls_total",
+                "Calls that went on while the store was away, within their bound.",
+            ),
             held_again: counted(
                 "tollgate_holds_made_again_total",
                 "Holds of calls in flight that the store had lost, made again.",
@@ -322,6 +328,7 @@ mod tests {
             "tollgate_refusals_total{code=\"insufficient_quota\"} 0",
             "tollgate_lapses_total 0",
             "tollgate_overruns_total 0",
+            "tollgate_bounded_calls_total 0",
             "tollgate_holds_made_again_total 0",
             "tollgate_endings_settled_again_total 0",
             "tollgate_epochs_total 0",

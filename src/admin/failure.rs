@@ -95,6 +95,9 @@ impl From<ServeError> for Failure {
                 "{error}: choose another address in [listen], or with `tollgate demo --listen`"
             )),
             ServeError::Roots(error) => Self::Process(error),
+            ServeError::Journal { .. } => Self::Usage(format!(
+                "{error}: name a file of its own for each sidecar in [store] bounded_journal"
+            )),
         }
     }
 }

@@ -21,7 +21,7 @@ mod route;
 mod secret;
 mod source;
 
-pub use backends::{LedgerConfig, LedgerUrl, StoreConfig, StoreUrl};
+pub use backends::{LedgerConfig, LedgerUrl, StoreConfig, StoreDown, StoreUrl};
 pub use error::ConfigError;
 pub use listen::Listen;
 pub use route::{Charge, Credential, Meter, Route, UnknownPaths, Unpriced, Upstream};
@@ -135,12 +135,13 @@ impl Config {
             return Err(Problem::new(*section, "this section is not built yet"));
         }
         refuse_trust(&raw.identify)?;
+        let store = StoreConfig::usable(raw.store, embedded)?;
         Ok(Self {
             listen: Listen::usable(raw.listen)?,
-            store: StoreConfig::usable(raw.store, embedded)?,
             ledger: LedgerConfig::usable(raw.ledger, embedded)?,
             credit_usd: credit_usd(&raw.credit)?,
-            routes: route::all(raw.route)?,
+            routes: route::all(raw.route, &store)?,
+            store,
             refusal: RefusalConfig::usable(raw.refusal)?,
             log: LogConfig::usable(&raw.log)?,
         })

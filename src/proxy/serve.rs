@@ -24,13 +24,13 @@ use super::route::Routes;
 use super::snapshots::Snapshots;
 use super::{Sidecar, control, health};
 use crate::clock::Clock;
-use crate::config::{Config, Meter};
+use crate::config::{Config, Meter, Route, StoreDown};
 use crate::dialect;
 use crate::ledger::{Applier, Flusher, Keeper, Ledger, Loader};
 use crate::listener::{self, Bounds};
 use crate::quota::{
-    AccountId, Ended, Kept, Outcome, Settler, SettlerSettings, ShardId, Store, Surroundings,
-    Sweeper, SweeperSettings,
+    AccountId, Bounded, Ended, Ending, Kept, LeftOpen, Outcome, Settler, SettlerSettings, ShardId,
+    Store, Surroundings, Sweeper, SweeperSettings,
 };
 use crate::telemetry::{Metrics, Telemetry};
 
@@ -72,6 +72,14 @@ pub enum ServeError {
     /// The machine's root certificates cannot be read.
     #[error("cannot verify upstreams: {0}")]
     Roots(io::Error),
+    /// What the last process left to settle cannot be read, or the next calls could not be written down.
+    #[error("the journal of bounded calls, {path}, cannot be used: {error}")]
+    Journal {
+        /// Where.
+        path: String,
+        /// Why.
+        error: io::Error,
+    },
 }
 
 /// Serves until `shutdown` is done, and then until calls in flight have ended and their endings are handed over.
@@ -90,6 +98,7 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
     let telemetry = Telemetry::new();
     let readiness = Readiness::default();
     let drain = config.listen.drain;
+    let (bounded, left) = open_journal(&config)?;
     let house = Arc::new(House::new(
         &config,
         store,
@@ -97,7 +106,9 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
         &clock,
         telemetry.metrics.clone(),
     ));
-    let sidecar = Arc::new(house.sidecar(config, clock).map_err(ServeError::Roots)?);
+    house.settle_left(left).await;
+    let sidecar = house.sidecar(config, clock, bounded);
+    let sidecar = Arc::new(sidecar.map_err(ServeError::Roots)?);
 
     let (end, ended) = watch::channel(false);
     let mut doors = JoinSet::new();
@@ -152,6 +163,20 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
     let _ = end.send(true);
     while doors.join_next().await.is_some() {}
     Ok(())
+}
+
+/// Opens the journal where calls may be written down in it, or a process that was killed has left some.
+fn open_journal(config: &Config) -> Result<(Option<Arc<Bounded>>, Vec<LeftOpen>), ServeError> {
+    let path = &config.store.bounded_journal;
+    let bounded = |route: &Route| matches!(route.on_store_down, StoreDown::Bounded(_));
+    if !config.routes.iter().any(bounded) && !path.exists() {
+        return Ok((None, Vec::new()));
+    }
+    let (bounded, left) = Bounded::open(path).map_err(|error| ServeError::Journal {
+        path: path.display().to_string(),
+        error,
+    })?;
+    Ok((Some(bounded), left))
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, String), ServeError> {
@@ -252,7 +277,31 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         }
     }
 
-    fn sidecar(&self, config: Config, clock: Clock) -> io::Result<Sidecar<S, L>> {
+    /// Ends what a process that was killed had let through without the store, like calls of this one.
+    // holds: 3, never lost
+    async fn settle_left(&self, left: Vec<LeftOpen>) {
+        if !left.is_empty() {
+            let calls = left.len();
+            tracing::warn!(
+                calls,
+                "the last process left calls in the journal, which are settled now"
+            );
+        }
+        for (settle, call) in left {
+            let permit = self.settler.wait_for_room().await;
+            let (id, account) = (settle.id, settle.account.clone());
+            let metered = Arc::new(Ending::from(settle));
+            let mut over = self.settler.open(permit, id, account, metered);
+            over.goes_on_without_store(call);
+        }
+    }
+
+    fn sidecar(
+        &self,
+        config: Config,
+        clock: Clock,
+        bounded: Option<Arc<Bounded>>,
+    ) -> io::Result<Sidecar<S, L>> {
         if config
             .routes
             .iter()
@@ -267,6 +316,7 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
             loader: self.loader.clone(),
             keeper: self.keeper.clone(),
             settler: self.settler.clone(),
+            bounded,
             keys: Keys::default(),
             snapshots: Snapshots::default(),
             prices: self.prices.clone(),

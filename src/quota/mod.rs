@@ -6,11 +6,13 @@ use crate::clock::UnixMs;
 
 mod account;
 mod any;
+mod bounded;
 mod change;
 pub mod engine;
 mod entry;
 mod heartbeat;
 mod id;
+mod journal;
 mod kept;
 mod limit;
 mod lives;
@@ -24,6 +26,7 @@ mod view;
 
 pub use account::{Lot, Mode, Snapshot, Status};
 pub use any::AnyStore;
+pub use bounded::{Bounded, BoundedCall, LeftOpen};
 pub use change::{AccountImage, ApplyAnswer, ChangeBody, CounterBalance, LoadAnswer, StoreChange};
 pub use entry::{EndedEntry, Entry, EntryKind, Moved};
 pub use id::{

@@ -10,7 +10,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
-use super::{AccountId, Count, Detail, Outcome, ReservationId, Reserve};
+use super::bounded::BoundedCall;
+use super::{AccountId, Count, Detail, Outcome, ReservationId, Reserve, Settle};
 use crate::money::Nanos;
 
 /// How a reservation would end if it ended now.
@@ -26,6 +27,24 @@ pub struct Ending {
     pub detail: Detail,
 }
 
+/// What is known of a call that is over.
+impl Metered for Ending {
+    fn ending(&self) -> Ending {
+        self.clone()
+    }
+}
+
+impl From<Settle> for Ending {
+    fn from(settle: Settle) -> Self {
+        Self {
+            outcome: settle.outcome,
+            charge: settle.charge,
+            counts: settle.counts,
+            detail: settle.detail,
+        }
+    }
+}
+
 /// What watches a call and can say at any time what it has used. Asked by heartbeats, and once at the end.
 pub trait Metered: Send + Sync {
     /// How the reservation would end now.
@@ -39,6 +58,8 @@ pub(super) struct Closing {
     pub metered: Arc<dyn Metered>,
     /// Moves with the work: returned when the store has acknowledged the ending.
     pub permit: OwnedSemaphorePermit,
+    /// Where the call went on without the store: its journal and its bound are told how it ended.
+    pub bounded: Option<BoundedCall>,
 }
 
 /// A call in flight, as the heartbeat sees it.
@@ -84,6 +105,13 @@ impl Reservation {
                 since: Instant::now(),
             };
             self.live.insert(closing.id, call);
+        }
+    }
+
+    /// The call goes on although the store is away: its ending will be settled like that of an unknown id (rule 31).
+    pub fn goes_on_without_store(&mut self, call: BoundedCall) {
+        if let Some(closing) = &mut self.closing {
+            closing.bounded = Some(call);
         }
     }
 

@@ -99,6 +99,12 @@ impl Settler {
         self.room.clone().try_acquire_owned().ok()
     }
 
+    /// The same for a reservation that is over already, and can wait.
+    pub async fn wait_for_room(&self) -> OwnedSemaphorePermit {
+        let room = self.room.clone().acquire_owned().await;
+        room.expect("this semaphore is never closed")
+    }
+
     /// Opens the guard of a claim that is about to be made: even a reserve that times out gets its ending (rule 5).
     pub fn open(
         &self,
@@ -112,6 +118,7 @@ impl Settler {
             account,
             metered,
             permit,
+            bounded: None,
         };
         Reservation::new(closing, self.queue.clone(), self.live.clone())
     }
@@ -167,15 +174,21 @@ impl<S: Store + 'static, E: Surroundings> Ender<S, E> {
 
     /// Ends one reservation, and keeps its ending for the ledger.
     // holds: 2, never leaked
-    async fn end(&self, closing: Closing) {
+    async fn end(&self, mut closing: Closing) {
         let handed_over = Instant::now();
         let settle = settle_of(&closing);
+        if let Some(call) = &mut closing.bounded {
+            call.ended(&settle).await;
+        }
         let acknowledged = self.settle(&settle).await;
         self.surroundings
             .ended(settle.outcome, handed_over.elapsed());
         if let Some(acknowledged) = acknowledged {
             let permit = self.kept.room().await;
             self.keep(settle, acknowledged, permit);
+        }
+        if let Some(call) = closing.bounded {
+            call.done().await;
         }
         drop(closing.permit);
     }

@@ -271,7 +271,7 @@ async fn calls_in_flight_hold_again_as_soon_as_their_shard_lives_again() {
     let held_again = sidecar.counts.held_again.load(Ordering::Relaxed);
     assert_eq!(held_again, calls.len());
     for call in &calls {
-        let claim = sidecar.claim(&call.account, ReservationId::new(), 1);
+        let claim = sidecar::claim(&call.account, ReservationId::new(), 1);
         let answer = sidecar.store.reserve(&claim).await.unwrap();
         let short = matches!(answer, crate::quota::Reserved::Short(_));
         assert!(short, "nothing is sold twice: {answer:?}");

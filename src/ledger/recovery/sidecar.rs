@@ -93,6 +93,21 @@ impl Surroundings for Around {
     }
 }
 
+pub(super) fn claim(account: &AccountId, id: ReservationId, hold: i64) -> Reserve {
+    Reserve {
+        id,
+        account: account.clone(),
+        version: Version(1),
+        charge: Nanos(hold),
+        floor: Nanos(1),
+        lines: Vec::new(),
+        deadline_ms: DEADLINE_MS,
+        max_age_ms: 60 * DEADLINE_MS,
+        admission: Admission::Strict,
+        detail: "{}".into(),
+    }
+}
+
 impl Sidecar {
     pub fn new(store: &Fickle, ledger: &Arc<MemoryLedger>, clock: &Clock) -> Self {
         let (store, ledger) = (Arc::new(store.another()), ledger.clone());
@@ -157,21 +172,6 @@ impl Sidecar {
         self.tasks.spawn(sweeper.run());
     }
 
-    pub fn claim(&self, account: &AccountId, id: ReservationId, hold: i64) -> Reserve {
-        Reserve {
-            id,
-            account: account.clone(),
-            version: Version(1),
-            charge: Nanos(hold),
-            floor: Nanos(1),
-            lines: Vec::new(),
-            deadline_ms: DEADLINE_MS,
-            max_age_ms: 60 * DEADLINE_MS,
-            admission: Admission::Strict,
-            detail: "{}".into(),
-        }
-    }
-
     /// A call that holds so much and will have used so much.
     pub async fn call(&self, account: &AccountId, hold: i64, used: i64) -> Call {
         self.loader.load(account).await.unwrap();
@@ -183,7 +183,7 @@ impl Sidecar {
     /// The same; `None` where it is refused.
     pub async fn try_call(&self, account: &AccountId, hold: i64, used: i64) -> Option<Call> {
         let id = ReservationId::new();
-        let claim = Arc::new(self.claim(account, id, hold));
+        let claim = Arc::new(claim(account, id, hold));
         let room = self.settler.room().expect("there is room");
         let metered = Arc::new(Used(used));
         let reservation = self.settler.open(room, id, account.clone(), metered);
