@@ -3,6 +3,7 @@
 mod admin;
 mod harness;
 mod ledger;
+mod outage;
 mod provider_data;
 mod proxy;
 mod redis;
