@@ -4,6 +4,7 @@ mod admin;
 mod embedded;
 mod harness;
 mod ledger;
+mod outage;
 mod provider_data;
 mod proxy;
 mod redis;

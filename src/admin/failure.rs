@@ -95,6 +95,9 @@ impl From<ServeError> for Failure {
                 "{error}: choose another address in [listen], or with `tollgate demo --listen`"
             )),
             ServeError::Roots(error) => Self::Process(error),
+            ServeError::Journal { .. } => Self::Usage(format!(
+                "{error}: name a file of its own for each sidecar in [store] bounded_journal"
+            )),
         }
     }
 }
@@ -132,7 +135,9 @@ impl From<LoadError> for Failure {
         match error {
             LoadError::NoAccount => Self::Usage(error.to_string()),
             LoadError::Store(error) => Self::Store(error),
-            LoadError::Ledger(_) | LoadError::Behind => Self::Away(error.to_string()),
+            LoadError::Ledger(_) | LoadError::Behind | LoadError::Undrained => {
+                Self::Away(error.to_string())
+            }
         }
     }
 }

@@ -27,6 +27,8 @@ mod memory;
 pub mod postgres;
 pub mod posting;
 mod record;
+#[cfg(test)]
+mod recovery;
 mod sql;
 pub mod sqlite;
 mod standing;

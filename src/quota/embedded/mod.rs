@@ -107,6 +107,15 @@ impl EmbeddedStore {
         }
     }
 
+    /// What is here now, on a server of its own: a replica, or a copy that somebody brings back later.
+    #[cfg(test)]
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            shards: Arc::new(self.shards.copy()),
+            ..Self::in_memory(0, self.outbox_bound, self.clock.clone())
+        }
+    }
+
     /// Goes on from where the journal ends, however that came. One store a journal: its owner sees to that (rule 29).
     pub async fn open<J: Journal>(
         journal: Arc<J>,
