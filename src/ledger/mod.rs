@@ -24,6 +24,7 @@ mod flusher;
 mod keeper;
 mod loader;
 mod memory;
+mod migrations;
 pub mod postgres;
 pub mod posting;
 mod record;
@@ -43,6 +44,7 @@ pub use loader::{LoadError, Loader};
 pub use memory::{MemoryLedger, NewGrant};
 pub use postgres::PostgresLedger;
 pub use record::{Numbers, RecordDetail};
+pub use sqlite::SqliteLedger;
 pub use standing::Away;
 
 /// What was decided once, when the ledger was first migrated (rule 17).
