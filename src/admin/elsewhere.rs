@@ -22,6 +22,12 @@ pub(super) async fn run(config: Config, typed: Typed, output: &Output) -> Result
         let place = Place::new(config);
         return run_at(&place, typed, output).await.map(|()| 0);
     };
+    if !file.exists() && !matches!(typed.command, Command::Migrate(_)) {
+        return Err(Failure::Usage(format!(
+            "there is no {}: make it with `tollgate migrate`, or with `tollgate serve`",
+            file.display()
+        )));
+    }
     let until = Instant::now() + PATIENCE;
     loop {
         let listens = match Lease::take(file).await? {

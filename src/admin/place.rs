@@ -58,14 +58,7 @@ impl Place {
 
     /// Opens the file of an embedded installation. Only who has its lease may.
     pub async fn open(config: Config) -> Result<Self, Failure> {
-        let path = file_of(&config)?;
-        if !path.exists() {
-            return Err(Failure::Usage(format!(
-                "there is no {}: make it with `tollgate migrate`, or with `tollgate serve`",
-                path.display()
-            )));
-        }
-        let file = File::open(path, durability(&config)).await?;
+        let file = File::open(file_of(&config)?, durability(&config)).await?;
         Self::on(config, Arc::new(file)).await
     }
 
