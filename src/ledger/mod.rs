@@ -17,6 +17,7 @@ mod any;
 mod applier;
 pub mod audit;
 mod batch;
+mod bounds;
 mod check;
 pub mod decide;
 mod dirty;
@@ -26,6 +27,7 @@ mod loader;
 mod memory;
 pub mod postgres;
 pub mod posting;
+mod quarantined;
 mod record;
 mod standing;
 
