@@ -173,7 +173,7 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
         let mut drained = 0;
         loop {
             let outbox = self.store.outbox(shard, BATCH).await?;
-            if outbox.entries.is_empty() {
+            if outbox.entries.is_empty() && outbox.unreadable.is_empty() {
                 return Ok(Flushed::Drained(drained));
             }
             let upto = match self.ledger.commit(shard, &outbox).await? {
@@ -186,11 +186,15 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
                 Committed::Busy => return Ok(Flushed::Busy),
                 Committed::OtherServer => return Ok(Flushed::OtherServer),
             };
-            let seqs = outbox.entries.iter().map(|entry| entry.seq);
-            let seqs: Vec<OutSeq> = seqs.filter(|seq| *seq <= upto).collect();
+            let taken = outbox.entries.partition_point(|entry| entry.seq <= upto);
+            let entries = &outbox.entries[..taken];
+            let seqs = entries.iter().map(|entry| entry.seq);
+            let unreadable = outbox.unreadable.iter().map(|entry| entry.seq);
+            let seqs = seqs.chain(unreadable.filter(|seq| *seq <= upto));
+            let seqs: Vec<OutSeq> = seqs.collect();
             self.store.forget(shard, &seqs).await?;
             drained += seqs.len();
-            (self.tell)(&outbox.entries[..seqs.len()]);
+            (self.tell)(entries);
         }
     }
 }
