@@ -185,7 +185,7 @@ impl Audit<'_> {
 }
 
 /// What goes into the sum.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Terms {
     ledger: i128,
     unapplied: i128,

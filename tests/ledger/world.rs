@@ -1,10 +1,12 @@
 //! A store in memory, a fresh ledger in PostgreSQL, and the tasks between them, worked by hand.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tollgate::clock::{Clock, UnixMs};
+use tollgate::ledger::posting::Posting;
 use tollgate::ledger::postgres::account::lots;
 use tollgate::ledger::postgres::change::LockedShard;
 use tollgate::ledger::{Applier, Flushed, Flusher, Keeper, Ledger, Loader, PostgresLedger};
@@ -37,6 +39,44 @@ pub struct World {
 pub fn tokens() -> CounterKey {
     "account/tokens/month".parse().unwrap()
 }
+
+/// The two sides of a grant, as a command posts them.
+async fn post_grant(tx: &mut PgConnection, account: &AccountId, lot: i64, nanos: i64) {
+    let posting = Posting::of_grant(account, LotId(lot), Nanos(nanos));
+    sqlx::query("INSERT INTO posting (id, account_id, kind) VALUES ($1, $2, 'grant')")
+        .bind(posting.id)
+        .bind(account.as_str())
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    sqlx::query(
+        "INSERT INTO ledger_entry (posting_id, account_id, book, lot_id, amount_nanos) \
+         VALUES ($1, $2, 'lot', $3, $4), ($1, $2, 'granted', NULL, -$4)",
+    )
+    .bind(posting.id)
+    .bind(account.as_str())
+    .bind(lot)
+    .bind(nanos)
+    .execute(tx)
+    .await
+    .unwrap();
+}
+
+const LOTS_THAT_DRIFT: &str = "\
+    SELECT 'lot ' || id FROM credit_grant WHERE account_id = $1 AND balance_nanos <> coalesce( \
+        (SELECT sum(amount_nanos) FROM ledger_entry WHERE account_id = $1 AND book = 'lot' AND lot_id = id), 0)";
+const DEBTS_THAT_DRIFT: &str = "\
+    SELECT 'debt ' || debt_nanos FROM account WHERE id = $1 AND -debt_nanos <> coalesce( \
+        (SELECT sum(amount_nanos) FROM ledger_entry WHERE account_id = $1 AND book = 'debt'), 0)";
+const RECORDS_THAT_DRIFT: &str = "\
+    SELECT 'charged ' || charged FROM \
+        (SELECT coalesce(sum(charged_nanos), 0) AS charged FROM usage_record WHERE account_id = $1) AS records \
+    WHERE charged <> coalesce( \
+        (SELECT sum(amount_nanos) FROM ledger_entry WHERE account_id = $1 AND book = 'used'), 0)";
+const POSTINGS_THAT_DRIFT: &str = "\
+    SELECT id::text FROM posting WHERE account_id = $1 AND kind IN ('usage', 'correction') \
+    AND coalesce((SELECT sum(charged_nanos) FROM usage_record WHERE posting_id = id), 0) \
+        <> coalesce((SELECT sum(amount_nanos) FROM ledger_entry WHERE posting_id = id AND book = 'used'), 0)";
 
 impl World {
     pub async fn new() -> Self {
@@ -121,6 +161,7 @@ impl World {
         .fetch_one(&mut *tx)
         .await
         .unwrap();
+        post_grant(&mut tx, account, lot, nanos).await;
         let order = lots(&mut tx, account).await.unwrap();
         let body = ChangeBody {
             lots: Some(order.into_iter().map(|(lot, _)| lot).collect()),
@@ -263,18 +304,36 @@ impl World {
             used(image.counters.first().map(|counter| counter.used)),
             used(view.counters.first().map(|counter| counter.used)),
         );
+        self.assert_posted(account).await;
+    }
 
-        let (granted, balance, debt, charged): (i64, i64, i64, i64) = sqlx::query_as(
-            "SELECT (SELECT coalesce(sum(amount_nanos), 0)::bigint FROM credit_grant WHERE account_id = $1), \
-                    (SELECT coalesce(sum(balance_nanos), 0)::bigint FROM credit_grant WHERE account_id = $1), \
-                    (SELECT debt_nanos FROM account WHERE id = $1), \
-                    (SELECT coalesce(sum(charged_nanos), 0)::bigint FROM usage_record WHERE account_id = $1)",
+    /// What the ledger says of an account is what its postings and its records come to.
+    pub async fn assert_posted(&self, account: &AccountId) {
+        for (what, drifts) in [
+            ("the balance of a lot", LOTS_THAT_DRIFT),
+            ("the debt", DEBTS_THAT_DRIFT),
+            ("what records charge", RECORDS_THAT_DRIFT),
+            ("the records of a posting", POSTINGS_THAT_DRIFT),
+        ] {
+            let drifts: Vec<String> = sqlx::query_scalar(drifts)
+                .bind(account.as_str())
+                .fetch_all(&self.pool)
+                .await
+                .unwrap();
+            assert!(drifts.is_empty(), "{what} is not what was posted: {drifts:?}");
+        }
+    }
+
+    /// By how much the books of an account went up, by their names; lots together.
+    pub async fn posted(&self, account: &AccountId) -> BTreeMap<String, i64> {
+        let rows: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT book, sum(amount_nanos)::bigint FROM ledger_entry WHERE account_id = $1 GROUP BY book",
         )
         .bind(account.as_str())
-        .fetch_one(&self.pool)
+        .fetch_all(&self.pool)
         .await
         .unwrap();
-        assert_eq!(balance - debt, granted - charged, "exact, to the last nano");
+        rows.into_iter().filter(|(_, nanos)| *nanos != 0).collect()
     }
 
     /// What is left of the wallet, as the store says.
