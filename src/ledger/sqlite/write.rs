@@ -143,8 +143,8 @@ async fn move_lots(
     for row in &rows {
         let lot = (account_id(row)?, LotId(row.try_get("id")?));
         let left = Nanos(row.try_get("balance_nanos")?);
-        let moved = batch.lots.get(&lot).copied().unwrap_or_default();
-        if left > Nanos::ZERO && left - moved <= Nanos::ZERO {
+        let by = batch.lots.get(&lot).copied().unwrap_or_default();
+        if left > Nanos::ZERO && left - by <= Nanos::ZERO {
             risen.insert(lot.0);
         }
     }
