@@ -123,8 +123,17 @@ async fn keep_partitions(ledger: Arc<AnyLedger>) {
     loop {
         looks.tick().await;
         // It comes again in time: partitions are made months ahead, and a record without one has the default's.
-        if let Err(error) = ledger.upkeep().await {
-            tracing::warn!(%error, "the partitions of the coming months cannot be made");
+        match ledger.upkeep().await {
+            Ok(0) => {}
+            Ok(records) => {
+                tracing::warn!(
+                    records,
+                    "records are in no month's partition: a sidecar's clock is far off, or partitions came late"
+                );
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the partitions of the coming months cannot be made");
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ mod any;
 mod applier;
 pub mod audit;
 mod batch;
+mod bounds;
 mod check;
 pub mod decide;
 mod dirty;
@@ -27,12 +28,14 @@ mod memory;
 mod migrations;
 pub mod postgres;
 pub mod posting;
+mod quarantined;
 mod record;
 #[cfg(test)]
 mod recovery;
 mod sql;
 pub mod sqlite;
 mod standing;
+mod unwritten;
 
 pub use any::AnyLedger;
 pub use applier::{Applier, ApplyError};

@@ -13,6 +13,9 @@ use crate::ledger::{Installation, LedgerError};
 /// The migrations, in their order.
 pub static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
+/// Records without a partition of their own are counted up to this number: that there are some is what matters.
+const STRAYS_COUNTED: i64 = 1000;
+
 /// How many months of partitions there are beyond the present one.
 const MONTHS_AHEAD: i32 = 3;
 
@@ -22,6 +25,7 @@ const INSTALLATION: &str = "SELECT id, shards FROM installation";
 const MAKE_SHARDS: &str =
     "INSERT INTO shard (id) SELECT generate_series(0, $1 - 1) ON CONFLICT DO NOTHING";
 const MAKE_PARTITIONS: &str = "SELECT usage_record_make_partitions($1)";
+const STRAYS: &str = "SELECT count(*) FROM (SELECT FROM usage_record_default LIMIT $1) AS records";
 const IS_MIGRATED: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
 const APPLIED: &str = "SELECT version, checksum FROM _sqlx_migrations WHERE success";
 
@@ -63,6 +67,14 @@ pub fn newest() -> i64 {
 pub async fn make_partitions(conn: &mut PgConnection) -> Result<i32, LedgerError> {
     let made = sqlx::query_scalar(MAKE_PARTITIONS).bind(MONTHS_AHEAD);
     Ok(made.fetch_one(conn).await?)
+}
+
+/// Makes partitions, and counts the records that are in none but the default one.
+pub(super) async fn upkeep(conn: &mut PgConnection) -> Result<u64, LedgerError> {
+    make_partitions(conn).await?;
+    let strays = sqlx::query_scalar(STRAYS).bind(STRAYS_COUNTED);
+    let strays: i64 = strays.fetch_one(conn).await?;
+    Ok(strays.unsigned_abs())
 }
 
 /// What the installation is, once the schema is known to be this program's or a later one's.

@@ -10,14 +10,16 @@ use sqlx::types::Json;
 use sqlx::{Connection, Row, SqliteConnection};
 
 use super::change::account_id;
+use super::quarantine;
 use crate::catalog::Plan;
 use crate::clock::UnixMs;
 use crate::ledger::LedgerError;
+use crate::ledger::quarantined::count_in;
 use crate::ledger::sql::word;
 use crate::money::{Amount, Nanos};
 use crate::quota::{
-    AccountId, AccountImage, ChangeSeq, CounterBalance, CounterKey, Lot, LotId, Mode, Moved,
-    Snapshot, Status, Version, Withdrawal, WithdrawalReason,
+    AccountId, AccountImage, ChangeSeq, CounterBalance, CounterKey, Lot, LotId, Mode, Snapshot,
+    Status, Version, Withdrawal, WithdrawalReason,
 };
 
 const SNAPSHOT: &str = "\
@@ -38,8 +40,6 @@ const COUNTERS: &str = "\
 const WITHDRAWALS: &str = "\
     SELECT id, lot_id, reason, amount_nanos FROM withdrawal \
     WHERE account_id = ?1 AND taken_nanos IS NULL ORDER BY change_seq";
-const QUARANTINED: &str = "\
-    SELECT moved FROM quarantine WHERE account_id = ?1 AND resolved_at IS NULL AND moved IS NOT NULL ORDER BY seq";
 
 /// What sidecars cache; `None` where there is no such account.
 pub async fn snapshot(
@@ -94,7 +94,8 @@ pub(super) async fn image(
     let Some(row) = row(&mut tx, account).await? else {
         return Ok(None);
     };
-    let quarantined = quarantined(&mut tx, account).await?;
+    let mut quarantined = quarantine::moved(&mut tx, &[account]).await?;
+    let quarantined = quarantined.remove(account).unwrap_or_default();
     let also = quarantined.iter().flat_map(|moved| &moved.lots);
     let also = also.map(|(lot, _)| *lot).collect();
     let lots = lots_of(&mut tx, std::slice::from_ref(account), &also).await?;
@@ -107,38 +108,8 @@ pub(super) async fn image(
         as_of: ChangeSeq(row.try_get("last_change")?),
     };
     tx.rollback().await?;
-    quarantined.iter().for_each(|moved| add(&mut image, moved));
-    image.lots.retain(|(_, left)| *left != Nanos::ZERO);
+    count_in(&mut image, &quarantined);
     Ok(Some(image))
-}
-
-/// What the store moved for an entry in quarantine is moved, though no balance says so (rule 26).
-fn add(image: &mut AccountImage, moved: &Moved) {
-    for (id, nanos) in &moved.lots {
-        if let Some((_, left)) = image.lots.iter_mut().find(|(lot, _)| lot.id == *id) {
-            *left += *nanos;
-        }
-    }
-    image.debt += moved.debt;
-    for count in &moved.counters {
-        let found = image.counters.iter_mut().find(|of| of.key == count.key);
-        match found {
-            Some(balance) if balance.start == count.start => balance.used += count.amount,
-            // A span that is over counts no more.
-            Some(balance) if balance.start > count.start => {}
-            found => {
-                let balance = CounterBalance {
-                    key: count.key.clone(),
-                    start: count.start,
-                    used: count.amount,
-                };
-                match found {
-                    Some(old) => *old = balance,
-                    None => image.counters.push(balance),
-                }
-            }
-        }
-    }
 }
 
 async fn row(
@@ -211,15 +182,4 @@ async fn withdrawals(
             })
         })
         .collect()
-}
-
-async fn quarantined(
-    conn: &mut SqliteConnection,
-    account: &AccountId,
-) -> Result<Vec<Moved>, LedgerError> {
-    let rows: Vec<Json<Moved>> = sqlx::query_scalar(QUARANTINED)
-        .bind(account.as_str())
-        .fetch_all(conn)
-        .await?;
-    Ok(rows.into_iter().map(|Json(moved)| moved).collect())
 }

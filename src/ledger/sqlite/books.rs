@@ -13,21 +13,15 @@ use super::account::read_counter;
 use super::change::{account_id, row};
 use super::check;
 use super::file::{self, File};
+use super::quarantine;
 use crate::ledger::audit::{BATCH, Books, Page};
 use crate::ledger::{CheckError, LOOKS, LedgerError, ShardRow};
 use crate::quota::{AccountId, AccountView, ChangeBody, ChangeSeq, LotId, ShardId, Store};
 
-// Sums are split, as one beyond 64 bits would be an error: whole credits, and the nanos beyond them.
 const AFTER: &str = "\
     SELECT id AS account_id, debt_nanos FROM account WHERE shard = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
 const ONLY: &str = "\
     SELECT id AS account_id, debt_nanos FROM account WHERE shard = ?1 AND id = ?2 LIMIT ?3";
-const GRANTED: &str = "\
-    SELECT account_id, sum(amount_nanos / 1000000000) AS credits, sum(amount_nanos % 1000000000) AS nanos \
-    FROM credit_grant WHERE account_id IN (SELECT value FROM json_each(?1)) GROUP BY account_id";
-const CHARGED: &str = "\
-    SELECT account_id, sum(charged_nanos / 1000000000) AS credits, sum(charged_nanos % 1000000000) AS nanos \
-    FROM usage_record WHERE account_id IN (SELECT value FROM json_each(?1)) GROUP BY account_id";
 const LOTS: &str = "\
     SELECT account_id, id, balance_nanos FROM credit_grant \
     WHERE account_id IN (SELECT value FROM json_each(?1)) ORDER BY id";
@@ -89,8 +83,7 @@ async fn of_page(
             counters: Vec::new(),
             changes: Vec::new(),
             flushed_seq: row.flushed_seq,
-            granted: 0,
-            charged: 0,
+            quarantined: Vec::new(),
         });
     }
     fill(&mut tx, &mut books, applied).await?;
@@ -109,16 +102,6 @@ async fn fill(
         let rows = sqlx::query(statement).bind(&accounts);
         rows.fetch_all(tx).await
     };
-    for row in rows(tx, GRANTED).await? {
-        if let Some(books) = books_of(books, &row)? {
-            books.granted = sum(&row)?;
-        }
-    }
-    for row in rows(tx, CHARGED).await? {
-        if let Some(books) = books_of(books, &row)? {
-            books.charged = sum(&row)?;
-        }
-    }
     for row in rows(tx, LOTS).await? {
         if let Some(books) = books_of(books, &row)? {
             let lot = LotId(row.try_get("id")?);
@@ -131,12 +114,17 @@ async fn fill(
         }
     }
     let changes = sqlx::query(CHANGES).bind(&accounts).bind(applied.0);
-    for row in changes.fetch_all(tx).await? {
+    for row in changes.fetch_all(&mut *tx).await? {
         if let Some(books) = books_of(books, &row)? {
             let Json(body): Json<ChangeBody> = row.try_get("body")?;
             let seq = ChangeSeq(row.try_get("seq")?);
             books.changes.push((seq, body.moved));
         }
+    }
+    let accounts: Vec<&AccountId> = books.iter().map(|books| &books.account).collect();
+    let mut quarantined = quarantine::moved(tx, &accounts).await?;
+    for books in books {
+        books.quarantined = quarantined.remove(&books.account).unwrap_or_default();
     }
     Ok(())
 }
@@ -148,10 +136,4 @@ fn books_of<'a>(
 ) -> Result<Option<&'a mut Books>, LedgerError> {
     let account = account_id(row)?;
     Ok(books.iter_mut().find(|books| books.account == account))
-}
-
-fn sum(row: &SqliteRow) -> Result<i128, LedgerError> {
-    let credits: i64 = row.try_get("credits")?;
-    let nanos: i64 = row.try_get("nanos")?;
-    Ok(i128::from(credits) * 1_000_000_000 + i128::from(nanos))
 }

@@ -1,69 +1,34 @@
-//! The flush: one transaction that takes outbox entries into the ledger (rules 19, 24, 26).
+//! The flush: one transaction that takes outbox entries into the ledger (rules 19, 24).
 //!
-//! Many rows go in one statement, as one JSON array: SQLite has no arrays, and a statement that is the same for any number
-//! of rows is prepared once.
+//! It has the file to itself, so two flushes, or a flush and a grant, come one after the other.
 
 use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Value, json};
-use sqlx::sqlite::SqliteRow;
 use sqlx::types::Json;
-use sqlx::{Connection, Row, SqliteConnection};
+use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
-use super::account::lots_of;
-use super::change::{LockedShard, account_id};
+use super::change::LockedShard;
+use super::write::{hex, write};
 use super::{file, quarantine};
-use crate::clock::Clock;
-use crate::ledger::batch::{Batch, Known, UsageRecord};
+use crate::ledger::batch::{Batch, Known};
+use crate::ledger::bounds::can_be_summed;
 use crate::ledger::decide::{Recorded, Taken, correction_id};
-use crate::ledger::posting::Posting;
 use crate::ledger::record::Numbers;
+use crate::ledger::unwritten::Unwritten;
 use crate::ledger::{Committed, LedgerError};
 use crate::money::Nanos;
-use crate::quota::{
-    AccountId, ChangeBody, Entry, EntryKind, LotId, OutSeq, Outbox, ReservationId, ShardId,
-};
+use crate::quota::{Entry, EntryKind, Outbox, ReservationId, ShardId, Unreadable};
 
 const RECORDED: &str = "\
     SELECT id, corrects, outcome, allocation, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, \
            cost_nanos \
     FROM usage_record WHERE id IN (SELECT unhex(value) FROM json_each(?1))";
 const PENDING: &str = "\
-    SELECT id FROM withdrawal WHERE taken_nanos IS NULL AND id IN (SELECT unhex(value) FROM json_each(?1))";
-const RECORD: &str = "\
-    INSERT INTO usage_record (id, account_id, occurred_at, route, provider, model, outcome, overrun, input_tokens, \
-        output_tokens, cache_read_tokens, cache_write_tokens, reserved_nanos, charged_nanos, cost_nanos, price_id, \
-        api_key_id, user_ref, project_ref, tags, usage, properties, corrects, allocation, posting_id) \
-    SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
-        value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14, \
-        value ->> 15, unhex(value ->> 16), value ->> 17, value ->> 18, value ->> 19, value ->> 20, value ->> 21, \
-        unhex(value ->> 22), value ->> 23, unhex(value ->> 24) \
-    FROM json_each(?1)";
-const POST: &str = "\
-    INSERT INTO posting (id, account_id, kind) \
-    SELECT unhex(value ->> 0), value ->> 1, value ->> 2 FROM json_each(?1)";
-const POST_ENTRIES: &str = "\
-    INSERT INTO ledger_entry (posting_id, account_id, book, lot_id, amount_nanos) \
-    SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?1)";
-const CLOSE_POSTINGS: &str =
-    "UPDATE posting SET closed = 1 WHERE id IN (SELECT unhex(value ->> 0) FROM json_each(?1))";
-const MOVE_LOTS: &str = "\
-    UPDATE credit_grant SET balance_nanos = balance_nanos + move.nanos \
-    FROM (SELECT value ->> 0 AS account, value ->> 1 AS lot, value ->> 2 AS nanos FROM json_each(?1)) AS move \
-    WHERE id = move.lot AND account_id = move.account \
-    RETURNING id, account_id, balance_nanos";
-const MOVE_DEBTS: &str = "\
-    UPDATE account SET debt_nanos = debt_nanos + move.nanos \
-    FROM (SELECT value ->> 0 AS account, value ->> 1 AS nanos FROM json_each(?1)) AS move WHERE id = move.account";
-const MOVE_COUNTERS: &str = "\
-    INSERT INTO usage_counter (account_id, scope, resource, \"window\", window_start, used) \
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM json_each(?1) WHERE true \
-    ON CONFLICT (account_id, scope, resource, \"window\", window_start) DO UPDATE SET used = used + excluded.used";
-const WITHDRAWN: &str = "\
-    UPDATE withdrawal SET taken_nanos = done.taken, done_at = ?2 \
-    FROM (SELECT unhex(value ->> 0) AS withdrawal, value ->> 1 AS taken FROM json_each(?1)) AS done \
-    WHERE id = done.withdrawal AND taken_nanos IS NULL";
+    SELECT withdrawal.id FROM withdrawal JOIN json_each(?1) AS asked \
+    ON withdrawal.id = unhex(asked.value ->> 0) AND account_id = asked.value ->> 1 AND lot_id = asked.value ->> 2 \
+    WHERE taken_nanos IS NULL";
 const RAISE_FLUSHED_SEQ: &str = "UPDATE shard SET flushed_seq = ?2 WHERE id = ?1";
 
 // holds: 3, never lost; 4, never twice
@@ -79,108 +44,48 @@ pub(super) async fn commit(
         return Ok(Committed::OtherServer);
     }
     let flushed = locked.row.flushed_seq;
+    let last_change = locked.row.last_change;
     let fresh = outbox.entries.iter().filter(|entry| entry.seq > flushed);
     let fresh: Vec<&Entry> = fresh.collect();
-    let unreadable = outbox.unreadable.iter();
-    let unreadable: Vec<_> = unreadable.filter(|entry| entry.seq > flushed).collect();
-    let seqs = fresh.iter().map(|entry| entry.seq);
-    let last = seqs.chain(unreadable.iter().map(|entry| entry.seq)).max();
-    let Some(last) = last else {
+    let taken = quarantine::take_in(&mut tx, &mut locked, &fresh).await?;
+    let unreadable = outbox.unreadable.iter().filter(|odd| odd.seq > flushed);
+    // Where only a part of the entries was looked at, what comes after it waits for the next flush.
+    let unreadable = unreadable.filter(|odd| taken.is_all || Some(odd.seq) < taken.upto);
+    let unreadable: Vec<&Unreadable> = unreadable.collect();
+    quarantine::put(&mut tx, shard, &taken.odd, &unreadable).await?;
+    let upto = unreadable.iter().map(|odd| odd.seq).chain(taken.upto).max();
+    let Some(upto) = upto else {
         tx.rollback().await?;
         return Ok(Committed::UpTo {
             entry: flushed,
             changed: false,
         });
     };
-    let last_change = locked.row.last_change;
-    take_in(&mut tx, &mut locked, &fresh).await?;
-    for entry in unreadable {
-        quarantine::keep_unreadable(&mut tx, shard, entry).await?;
-    }
-    raise_flushed_seq(&mut tx, shard, last).await?;
+    sqlx::query(RAISE_FLUSHED_SEQ)
+        .bind(shard.0)
+        .bind(upto.0)
+        .execute(&mut *tx)
+        .await?;
     tx.commit().await?;
     Ok(Committed::UpTo {
-        entry: last,
+        entry: upto,
         changed: locked.row.last_change > last_change,
     })
 }
 
-/// Writes entries. What cannot be written for what it says is halved until the odd ones stand alone (rule 26).
-async fn take_in(
+/// Decides entries by what the ledger knows of them, and writes that.
+pub(super) async fn decide_and_write(
     tx: &mut SqliteConnection,
     locked: &mut LockedShard,
     entries: &[&Entry],
-) -> Result<(), LedgerError> {
-    // The next piece is the last one.
-    let mut pieces = vec![entries];
-    while let Some(piece) = pieces.pop() {
-        let row = locked.row.clone();
-        let mut savepoint = tx.begin().await?;
-        let reason = match write(&mut savepoint, locked, piece).await {
-            Ok(()) => {
-                savepoint.commit().await?;
-                continue;
-            }
-            Err(LedgerError::Nonsense(reason)) => reason,
-            Err(error) => return Err(error),
-        };
-        savepoint.rollback().await?;
-        locked.row = row;
-        if let [entry] = piece {
-            quarantine::keep(tx, locked.id, entry, &reason).await?;
-        } else {
-            let (first, second) = piece.split_at(piece.len() / 2);
-            pieces.extend([second, first]);
-        }
+) -> Result<(), Unwritten> {
+    if !can_be_summed(entries) {
+        let reason = "its amounts are beyond what a balance may be";
+        return Err(Unwritten::Odd(reason.into()));
     }
-    Ok(())
-}
-
-async fn write(
-    tx: &mut SqliteConnection,
-    locked: &mut LockedShard,
-    entries: &[&Entry],
-) -> Result<(), LedgerError> {
     let known = recorded(tx, entries).await?;
     let pending = pending(tx, entries).await?;
-    let batch = Batch::decided(entries, known, pending);
-    post(tx, &batch.postings).await?;
-    many(tx, RECORD, batch.records.iter().map(record).collect()).await?;
-    let risen = move_lots(tx, &batch).await?;
-    move_debts(tx, &batch).await?;
-    let counters = batch
-        .counters
-        .iter()
-        .map(|((account, key, start), amount)| {
-            let (scope, resource) = (key.scope.to_string(), key.resource.to_string());
-            json!([
-                account,
-                scope,
-                resource,
-                key.window.to_string(),
-                start,
-                amount
-            ])
-        });
-    many(tx, MOVE_COUNTERS, counters.collect()).await?;
-    withdrawn(tx, &batch).await?;
-    let mut changes = batch.rests;
-    changes.extend(new_orders(tx, &risen).await?);
-    locked.append_all(tx, &changes).await
-}
-
-/// Runs a statement over many rows at once; says how many it touched.
-async fn many(
-    tx: &mut SqliteConnection,
-    statement: &'static str,
-    rows: Vec<Value>,
-) -> Result<usize, LedgerError> {
-    if rows.is_empty() {
-        return Ok(0);
-    }
-    let rows = sqlx::query(statement).bind(Value::from(rows).to_string());
-    let done = rows.execute(tx).await?;
-    Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
+    write(tx, locked, Batch::decided(entries, known, pending)).await
 }
 
 /// What is recorded of the entries' reservations, with their corrections.
@@ -192,8 +97,13 @@ async fn recorded(
         EntryKind::Ended(ended) => Some(ended.id),
         EntryKind::Repaid | EntryKind::Expired | EntryKind::Withdrawn(_) => None,
     });
-    let ids = ids.flat_map(|id| [id.0, correction_id(id)]);
-    let rows = rows_of(tx, RECORDED, ids).await?;
+    let ids: Value = ids
+        .flat_map(|id| [hex(id.0), hex(correction_id(id))])
+        .collect();
+    let rows = sqlx::query(RECORDED)
+        .bind(ids.to_string())
+        .fetch_all(tx)
+        .await?;
 
     let mut known = HashMap::new();
     let mut corrections = Vec::new();
@@ -239,184 +149,20 @@ async fn pending(
     tx: &mut SqliteConnection,
     entries: &[&Entry],
 ) -> Result<BTreeSet<Uuid>, LedgerError> {
-    let ids = entries.iter().filter_map(|entry| match &entry.kind {
-        EntryKind::Withdrawn(withdrawal) => Some(withdrawal.id),
+    let asked = entries.iter().filter_map(|entry| match &entry.kind {
+        EntryKind::Withdrawn(withdrawal) => {
+            let id = hex(withdrawal.id);
+            Some(json!([id, entry.account, withdrawal.lot]))
+        }
         EntryKind::Ended(_) | EntryKind::Repaid | EntryKind::Expired => None,
     });
-    let rows = rows_of(tx, PENDING, ids).await?;
-    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
-}
-
-/// The rows that have one of these ids.
-async fn rows_of(
-    tx: &mut SqliteConnection,
-    statement: &'static str,
-    ids: impl Iterator<Item = Uuid>,
-) -> Result<Vec<SqliteRow>, LedgerError> {
-    let ids: BTreeSet<Uuid> = ids.collect();
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ids: Value = ids.into_iter().map(hex).collect();
-    let rows = sqlx::query(statement).bind(ids.to_string());
-    Ok(rows.fetch_all(tx).await?)
-}
-
-fn record(record: &UsageRecord) -> Value {
-    let UsageRecord {
-        numbers, detail, ..
-    } = record;
-    json!([
-        hex(record.id),
-        record.account,
-        record.occurred_at,
-        detail.route,
-        detail.provider,
-        detail.model,
-        record.outcome,
-        record.overrun,
-        numbers.input_tokens,
-        numbers.output_tokens,
-        numbers.cache_read_tokens,
-        numbers.cache_write_tokens,
-        record.reserved.0,
-        record.charged.0,
-        numbers.cost.0,
-        detail.price_id,
-        detail.api_key_id.map(hex),
-        detail.user_ref,
-        detail.project_ref,
-        text(&detail.tags),
-        detail.usage.as_ref().map(|usage| usage.get()),
-        text(&detail.properties),
-        record.corrects.map(hex),
-        text(&record.taken),
-        record.posting.map(hex),
-    ])
-}
-
-/// Opens the postings, enters what they move, and closes them, which the schema refuses where a sum is not zero.
-pub(super) async fn post(
-    tx: &mut SqliteConnection,
-    postings: &[Posting],
-) -> Result<(), LedgerError> {
-    let mut rows = Vec::new();
-    let mut entries = Vec::new();
-    for posting in postings {
-        let (id, account) = (hex(posting.id), &posting.account);
-        rows.push(json!([id, account, posting.kind.as_str()]));
-        for (book, nanos) in &posting.entries {
-            let lot = book.lot().map(|lot| lot.0);
-            entries.push(json!([id, account, book.as_str(), lot, nanos.0]));
-        }
-    }
-    many(tx, POST, rows.clone()).await?;
-    many(tx, POST_ENTRIES, entries).await?;
-    many(tx, CLOSE_POSTINGS, rows).await?;
-    Ok(())
-}
-
-/// Moves the lots, and says whose came back from nothing.
-async fn move_lots(
-    tx: &mut SqliteConnection,
-    batch: &Batch,
-) -> Result<BTreeSet<AccountId>, LedgerError> {
-    if batch.lots.is_empty() {
+    let asked: Vec<Value> = asked.collect();
+    if asked.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let moves = batch.lots.iter();
-    let moves: Value = moves
-        .map(|((account, lot), nanos)| json!([account, lot.0, nanos.0]))
-        .collect();
-    let rows = sqlx::query(MOVE_LOTS)
-        .bind(moves.to_string())
+    let rows = sqlx::query_scalar(PENDING)
+        .bind(Value::from(asked).to_string())
         .fetch_all(tx)
         .await?;
-    expect_all("lot", batch.lots.len(), rows.len())?;
-    let mut risen = BTreeSet::new();
-    for row in &rows {
-        let lot = (account_id(row)?, LotId(row.try_get("id")?));
-        let left = Nanos(row.try_get("balance_nanos")?);
-        let moved = batch.lots.get(&lot).copied().unwrap_or_default();
-        if left > Nanos::ZERO && left - moved <= Nanos::ZERO {
-            risen.insert(lot.0);
-        }
-    }
-    Ok(risen)
-}
-
-async fn move_debts(tx: &mut SqliteConnection, batch: &Batch) -> Result<(), LedgerError> {
-    let moves = batch.debts.iter();
-    let moves = moves.map(|(account, nanos)| json!([account, nanos.0]));
-    let found = many(tx, MOVE_DEBTS, moves.collect()).await?;
-    expect_all("account", batch.debts.len(), found)
-}
-
-async fn withdrawn(tx: &mut SqliteConnection, batch: &Batch) -> Result<(), LedgerError> {
-    if batch.withdrawn.is_empty() {
-        return Ok(());
-    }
-    let done = batch.withdrawn.iter();
-    let done: Value = done.map(|(id, taken)| json!([hex(*id), taken.0])).collect();
-    let done = sqlx::query(WITHDRAWN)
-        .bind(done.to_string())
-        .bind(Clock::System.now().0)
-        .execute(tx)
-        .await?;
-    let found = usize::try_from(done.rows_affected()).unwrap_or(usize::MAX);
-    expect_all("withdrawal", batch.withdrawn.len(), found)
-}
-
-/// Lists of lots for accounts that got credit back on a lot that had nothing left: the store may not have it in its
-/// order any more.
-async fn new_orders(
-    tx: &mut SqliteConnection,
-    risen: &BTreeSet<AccountId>,
-) -> Result<Vec<(AccountId, ChangeBody)>, LedgerError> {
-    if risen.is_empty() {
-        return Ok(Vec::new());
-    }
-    let accounts: Vec<AccountId> = risen.iter().cloned().collect();
-    let mut orders: Vec<(AccountId, ChangeBody)> = Vec::new();
-    for (account, lot, _) in lots_of(tx, &accounts, &BTreeSet::new()).await? {
-        if orders.last().is_none_or(|(last, _)| *last != account) {
-            orders.push((account, ChangeBody::default()));
-        }
-        if let Some((_, body)) = orders.last_mut() {
-            body.lots.get_or_insert_default().push(lot);
-        }
-    }
-    Ok(orders)
-}
-
-async fn raise_flushed_seq(
-    tx: &mut SqliteConnection,
-    shard: ShardId,
-    last: OutSeq,
-) -> Result<(), LedgerError> {
-    sqlx::query(RAISE_FLUSHED_SEQ)
-        .bind(shard.0)
-        .bind(last.0)
-        .execute(tx)
-        .await?;
-    Ok(())
-}
-
-/// A movement of what is not there would be lost money: nothing is committed then.
-fn expect_all(what: &str, wanted: usize, found: usize) -> Result<(), LedgerError> {
-    if wanted == found {
-        return Ok(());
-    }
-    Err(LedgerError::Nonsense(format!(
-        "entries move {wanted} {what}s, and the ledger has {found} of them"
-    )))
-}
-
-/// An id within JSON, which has no bytes.
-fn hex(id: Uuid) -> String {
-    id.simple().to_string()
-}
-
-fn text(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("what is recorded has string keys only")
+    Ok(rows.into_iter().collect())
 }

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use sqlx::{Row, SqliteConnection};
+use sqlx::query::Query;
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Row, Sqlite, SqliteConnection};
 
 use super::file::{self, File};
 use crate::ledger::LedgerError;
@@ -36,10 +38,7 @@ impl SqliteJournal {
     }
 
     /// A transaction of its own, of one statement.
-    async fn write<'q>(
-        &self,
-        query: sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>,
-    ) -> Result<u64, LedgerError> {
+    async fn write(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<u64, LedgerError> {
         let mut turn = self.file.turn().await;
         let mut conn = turn.connection().await?;
         let written = async { Ok::<_, LedgerError>(query.execute(&mut conn).await?) };

@@ -27,6 +27,7 @@ pub mod file;
 pub mod journal;
 mod quarantine;
 pub mod schema;
+mod write;
 
 use file::File;
 
