@@ -7,19 +7,16 @@ use serde_json::json;
 use super::failure::{Failure, LOST};
 use super::output::Output;
 use super::place::{Live, Place};
-use crate::ledger::audit::{self, Drift};
-use crate::ledger::postgres::admin::Admin;
-use crate::ledger::{ApplyError, LedgerError};
-use crate::quota::{AccountId, ChangeSeq, ShardId, Store, StoreError};
+use crate::ledger::audit::{self, Drift, Page};
+use crate::ledger::{ApplyError, Ledger, LedgerError};
+use crate::quota::{ShardId, Store, StoreError};
 
 /// How often long work says how far it is.
 const SAY_EACH: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(place: &Place, output: &Output) -> Result<(), Failure> {
-    let admin = place.admin().await?;
     let live = place.live().await?;
     let mut verify = Verify {
-        admin,
         live,
         output,
         accounts: 0,
@@ -55,7 +52,6 @@ pub(super) async fn run(place: &Place, output: &Output) -> Result<(), Failure> {
 }
 
 struct Verify<'a> {
-    admin: &'a Admin,
     live: &'a Live,
     output: &'a Output,
     accounts: usize,
@@ -80,19 +76,23 @@ impl Verify<'_> {
         if !self.follow(shard).await? {
             return Ok(());
         }
-        let header = self.live.store.view(shard).await?.header;
-        let applied = header.map_or(ChangeSeq(0), |header| header.applied_seq);
-        let mut after = None;
-        while let Some((last, count, drifts)) = self.batch(shard, after.as_ref(), applied).await? {
-            after = Some(last);
-            self.accounts += count;
-            self.drifts += drifts.len();
-            for drift in drifts {
-                self.output.answer(&drift, &sentence(&drift))?;
+        let mut page = Page::After(None);
+        loop {
+            let (store, ledger) = (&*self.live.store, &self.live.ledger);
+            let books = ledger.books(shard, store, &page).await?;
+            let Some((last, _)) = books.last() else {
+                return Ok(());
+            };
+            page = Page::After(Some(last.account.clone()));
+            self.accounts += books.len();
+            for (books, view) in &books {
+                for drift in audit::compare(books, view.as_ref()) {
+                    self.drifts += 1;
+                    self.output.answer(&drift, &sentence(&drift))?;
+                }
             }
             self.say_how_far();
         }
-        Ok(())
     }
 
     /// Lets the store follow the ledger first, so that what is under way is no finding. A change that cannot be applied
@@ -113,27 +113,6 @@ impl Verify<'_> {
         Ok(false)
     }
 
-    /// Compares a few accounts while their shard's row is locked: the last of them, how many, and what drifts.
-    async fn batch(
-        &self,
-        shard: ShardId,
-        after: Option<&AccountId>,
-        applied: ChangeSeq,
-    ) -> Result<Option<(AccountId, usize, Vec<Drift>)>, Failure> {
-        let store = &self.live.store;
-        self.admin
-            .with_books(shard, after, applied, async |books| {
-                let mut drifts = Vec::new();
-                for books in &books {
-                    let view = store.account(&books.account).await?;
-                    drifts.extend(audit::compare(books, view.as_ref()));
-                }
-                let last = books.last().map(|books| books.account.clone());
-                Ok(last.map(|last| (last, books.len(), drifts)))
-            })
-            .await
-    }
-
     fn say_how_far(&mut self) {
         if self.said_at.elapsed() >= SAY_EACH {
             self.said_at = Instant::now();
@@ -150,12 +129,14 @@ fn sentence(drift: &Drift) -> String {
         ledger,
         unapplied,
         unflushed,
+        quarantined,
         held,
         expected,
         store,
     } = drift;
     format!(
         "account {account}, {of}: expected {expected}, found {store} \
-         (ledger {ledger}, unapplied {unapplied}, unflushed {unflushed}, held {held})"
+         (ledger {ledger}, unapplied {unapplied}, unflushed {unflushed}, quarantined {quarantined}, \
+         held {held})"
     )
 }

@@ -2,7 +2,7 @@
 
 use super::{
     CheckError, Committed, Identity, Installation, KeyHash, Ledger, LedgerError, Looked,
-    MemoryLedger, PostgresLedger, Prices, ShardRow, audit,
+    MemoryLedger, PostgresLedger, Prices, ShardRow, SqliteLedger, audit,
 };
 use crate::clock::UnixMs;
 use crate::quota::{
@@ -20,6 +20,8 @@ pub enum AnyLedger {
     Memory(MemoryLedger),
     /// PostgreSQL.
     Postgres(PostgresLedger),
+    /// A SQLite file.
+    Sqlite(SqliteLedger),
 }
 
 /// The same call on whichever it is.
@@ -28,6 +30,7 @@ macro_rules! on {
         match $ledger {
             AnyLedger::Memory($inner) => $call,
             AnyLedger::Postgres($inner) => $call,
+            AnyLedger::Sqlite($inner) => $call,
         }
     };
 }

@@ -4,7 +4,7 @@
 //! the store's side is one atomic read.
 //!
 //! For each lot, the debt and each counter: ledger − changes the store has not applied + what the outbox has moved and
-//! the ledger has not taken in − what is held = what the store has left.
+//! the ledger has not taken in + what is in quarantine − what is held = what the store has left.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,6 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use crate::clock::UnixMs;
-use crate::money::Amount;
 use crate::quota::{
     AccountId, AccountView, ChangeSeq, Count, CounterBalance, CounterKey, LotId, Moved, OutSeq,
 };
@@ -44,10 +43,8 @@ pub struct Books {
     pub changes: Vec<(ChangeSeq, Moved)>,
     /// Every outbox entry up to this one is in the ledger.
     pub flushed_seq: OutSeq,
-    /// What was ever granted.
-    pub granted: i128,
-    /// The sum over its usage records.
-    pub charged: i128,
+    /// What the store moved for entries that are in quarantine (rule 26).
+    pub quarantined: Vec<Moved>,
 }
 
 /// What does not add up.
@@ -84,8 +81,6 @@ pub enum Of {
         #[serde(serialize_with = "rfc3339")]
         start: UnixMs,
     },
-    /// What the ledger's balances say was charged, against the sum over usage records (invariant 6).
-    Records,
 }
 
 impl fmt::Display for Of {
@@ -101,7 +96,6 @@ impl fmt::Display for Of {
             Self::HeldOfCounter { counter, start } => {
                 write!(f, "held of counter {counter} of {}", start.to_utc())
             }
-            Self::Records => f.write_str("records"),
         }
     }
 }
@@ -120,28 +114,28 @@ pub struct Drift {
     pub unapplied: i128,
     /// What the outbox has yet to tell the ledger.
     pub unflushed: i128,
+    /// What the store moved for entries that the ledger could not take in.
+    pub quarantined: i128,
     /// What open holds have set aside.
     pub held: i128,
-    /// What the store ought to say; for `records`, the ledger's balances.
+    /// What the store ought to say.
     pub expected: i128,
-    /// What it says; for `records`, the sum over them.
+    /// What it says.
     pub store: i128,
 }
 
-/// Compares; `view` is `None` where the account is cold, and then only the ledger's own sums are looked at.
+/// Compares; `view` is `None` where the account is cold, and then there is nothing to compare with.
 // holds: 6, exact
 pub fn compare(books: &Books, view: Option<&AccountView>) -> Vec<Drift> {
     let mut audit = Audit {
         account: &books.account,
         drifts: Vec::new(),
     };
-    let left: i128 = books.lots.iter().map(|(_, left)| i128::from(*left)).sum();
-    let by_balances = books.granted - left + i128::from(books.debt);
-    audit.same(Of::Records, by_balances, books.charged);
     if let Some(view) = view {
         let open = Open {
             unapplied: unapplied(books, view),
             unflushed: unflushed(books, view),
+            quarantined: books.quarantined.iter().collect(),
         };
         wallet(&mut audit, books, view, &open);
         counters(&mut audit, books, view, &open);
@@ -157,12 +151,23 @@ struct Audit<'a> {
 impl Audit<'_> {
     /// Two numbers that must be the same.
     fn same(&mut self, of: Of, expected: i128, found: i128) {
-        self.sum(of, [expected, 0, 0, 0], found);
+        let terms = Terms {
+            ledger: expected,
+            ..Terms::default()
+        };
+        self.sum(of, terms, found);
     }
 
     /// The formula.
-    fn sum(&mut self, of: Of, [ledger, unapplied, unflushed, held]: [i128; 4], store: i128) {
-        let expected = ledger - unapplied + unflushed - held;
+    fn sum(&mut self, of: Of, terms: Terms, store: i128) {
+        let Terms {
+            ledger,
+            unapplied,
+            unflushed,
+            quarantined,
+            held,
+        } = terms;
+        let expected = ledger - unapplied + unflushed + quarantined - held;
         if expected != store {
             self.drifts.push(Drift {
                 account: self.account.clone(),
@@ -170,6 +175,7 @@ impl Audit<'_> {
                 ledger,
                 unapplied,
                 unflushed,
+                quarantined,
                 held,
                 expected,
                 store,
@@ -178,10 +184,35 @@ impl Audit<'_> {
     }
 }
 
+/// What goes into the sum.
+#[derive(Clone, Copy, Default)]
+struct Terms {
+    ledger: i128,
+    unapplied: i128,
+    unflushed: i128,
+    quarantined: i128,
+    held: i128,
+}
+
 /// What is on its way from one to the other.
 struct Open<'a> {
     unapplied: Vec<&'a Moved>,
     unflushed: Vec<&'a Moved>,
+    quarantined: Vec<&'a Moved>,
+}
+
+impl Open<'_> {
+    /// The terms of one sum, where `of` says what each movement moves; nothing is held.
+    fn terms(&self, ledger: i64, of: impl Fn(&Moved) -> i128) -> Terms {
+        let sum = |moved: &[&Moved]| moved.iter().map(|moved| of(moved)).sum();
+        Terms {
+            ledger: i128::from(ledger),
+            unapplied: sum(&self.unapplied),
+            unflushed: sum(&self.unflushed),
+            quarantined: sum(&self.quarantined),
+            held: 0,
+        }
+    }
 }
 
 fn unapplied<'a>(books: &'a Books, view: &AccountView) -> Vec<&'a Moved> {
@@ -202,9 +233,7 @@ fn unflushed<'a>(books: &Books, view: &'a AccountView) -> Vec<&'a Moved> {
 /// What a lot has in each of the readings.
 #[derive(Default)]
 struct LotSums {
-    ledger: i128,
-    unapplied: i128,
-    unflushed: i128,
+    ledger: i64,
     holds: i128,
     left: i128,
     held: i128,
@@ -213,13 +242,12 @@ struct LotSums {
 fn wallet(audit: &mut Audit, books: &Books, view: &AccountView, open: &Open) {
     let mut lots: BTreeMap<LotId, LotSums> = BTreeMap::new();
     for (lot, left) in &books.lots {
-        lots.entry(*lot).or_default().ledger += i128::from(*left);
+        lots.entry(*lot).or_default().ledger = *left;
     }
-    for (lot, nanos) in open.unapplied.iter().flat_map(|moved| &moved.lots) {
-        lots.entry(*lot).or_default().unapplied += i128::from(nanos.0);
-    }
-    for (lot, nanos) in open.unflushed.iter().flat_map(|moved| &moved.lots) {
-        lots.entry(*lot).or_default().unflushed += i128::from(nanos.0);
+    for moved in [&open.unapplied, &open.unflushed, &open.quarantined] {
+        for (lot, _) in moved.iter().flat_map(|moved| &moved.lots) {
+            lots.entry(*lot).or_default();
+        }
     }
     for (lot, nanos) in view.holds.iter().flat_map(|hold| &hold.slices) {
         lots.entry(*lot).or_default().holds += i128::from(nanos.0);
@@ -232,22 +260,24 @@ fn wallet(audit: &mut Audit, books: &Books, view: &AccountView, open: &Open) {
     let mut on_lots = 0;
     for (lot, sums) in lots {
         on_lots += sums.holds;
-        let terms = [sums.ledger, sums.unapplied, sums.unflushed, sums.held];
+        let terms = Terms {
+            held: sums.held,
+            ..open.terms(sums.ledger, |moved| of_lot(moved, lot))
+        };
         audit.sum(Of::Lot { lot }, terms, sums.left);
         audit.same(Of::HeldOfLot { lot }, sums.holds, sums.held);
     }
 
-    let of = |moved: &[&Moved]| moved.iter().map(|m| i128::from(m.debt.0)).sum::<i128>();
-    let terms = [
-        i128::from(books.debt),
-        of(&open.unapplied),
-        of(&open.unflushed),
-        0,
-    ];
+    let terms = open.terms(books.debt, |moved| i128::from(moved.debt.0));
     audit.sum(Of::Debt, terms, i128::from(view.debt.left.0));
     let reserved: i128 = view.holds.iter().map(|h| i128::from(h.reserved.0)).sum();
     let held = i128::from(view.debt.held.0);
     audit.same(Of::HeldOfDebt, reserved - on_lots, held);
+}
+
+fn of_lot(moved: &Moved, lot: LotId) -> i128 {
+    let parts = moved.lots.iter().filter(|(id, _)| *id == lot);
+    parts.map(|(_, nanos)| i128::from(nanos.0)).sum()
 }
 
 fn counters(audit: &mut Audit, books: &Books, view: &AccountView, open: &Open) {
@@ -263,7 +293,7 @@ fn counters(audit: &mut Audit, books: &Books, view: &AccountView, open: &Open) {
         .collect();
     let used = |key: &CounterKey, start: UnixMs| {
         let found = in_ledger.get(key).filter(|found| found.start == start);
-        found.map_or(0, |found| i128::from(found.used.0))
+        found.map_or(0, |found| found.used.0)
     };
     for state in &view.counters {
         let (key, start) = (&state.key, state.start);
@@ -271,12 +301,9 @@ fn counters(audit: &mut Audit, books: &Books, view: &AccountView, open: &Open) {
             counter: key.clone(),
             start,
         };
-        let terms = [
-            used(key, start),
-            moved(&open.unapplied, key, start),
-            moved(&open.unflushed, key, start),
-            0,
-        ];
+        let terms = open.terms(used(key, start), |moved| {
+            sum_of(&moved.counters, key, start)
+        });
         audit.sum(of, terms, i128::from(state.used.0));
         let of = Of::HeldOfCounter {
             counter: key.clone(),
@@ -295,27 +322,19 @@ fn counters(audit: &mut Audit, books: &Books, view: &AccountView, open: &Open) {
             counter: key.clone(),
             start,
         };
-        let terms = [
-            i128::from(found.used.0),
-            moved(&open.unapplied, key, start),
-            moved(&open.unflushed, key, start),
-            0,
-        ];
+        let terms = open.terms(found.used.0, |moved| sum_of(&moved.counters, key, start));
         audit.sum(of, terms, 0);
     }
 }
 
-fn moved(moved: &[&Moved], key: &CounterKey, start: UnixMs) -> i128 {
-    sum_of(moved.iter().flat_map(|moved| &moved.counters), key, start)
-}
-
-fn sum_of<'a>(counts: impl Iterator<Item = &'a Count>, key: &CounterKey, start: UnixMs) -> i128 {
-    let amounts = counts.filter(|count| count.key == *key && count.start == start);
-    amounts.map(|count| count.amount).map(wide).sum()
-}
-
-fn wide(Amount(amount): Amount) -> i128 {
-    i128::from(amount)
+fn sum_of<'a>(
+    counts: impl IntoIterator<Item = &'a Count>,
+    key: &CounterKey,
+    start: UnixMs,
+) -> i128 {
+    let counts = counts.into_iter();
+    let of_it = counts.filter(|count| count.key == *key && count.start == start);
+    of_it.map(|count| i128::from(count.amount.0)).sum()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
@@ -326,7 +345,7 @@ fn rfc3339<S: Serializer>(at: &UnixMs, serializer: S) -> Result<S::Ok, S::Error>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::money::Nanos;
+    use crate::money::{Amount, Nanos};
     use crate::quota::{
         CounterState, Entry, EntryKind, Epoch, LotState, Mode, OpenHold, ReservationId, Snapshot,
         Status, Version,
@@ -347,7 +366,8 @@ mod tests {
         }
     }
 
-    /// 100 granted; 10 charged and flushed; 5 charged and not; 20 held; a change of +3 not applied.
+    /// 100 granted; 10 charged and flushed; 5 charged and not; 4 charged and in quarantine; 20 held; a change of +3 not
+    /// applied.
     fn readings() -> (Books, AccountView) {
         let account: AccountId = "acme".parse().unwrap();
         let change = Moved {
@@ -365,8 +385,11 @@ mod tests {
             }],
             changes: vec![(ChangeSeq(4), change)],
             flushed_seq: OutSeq(1),
-            granted: 103,
-            charged: 10,
+            quarantined: vec![Moved {
+                lots: vec![(LOT, Nanos(-4))],
+                debt: Nanos(0),
+                counters: vec![count(4)],
+            }],
         };
         let entry = |seq, nanos: i64| Entry {
             seq: OutSeq(seq),
@@ -397,7 +420,7 @@ mod tests {
             lots: vec![(
                 LOT,
                 LotState {
-                    left: Nanos(65),
+                    left: Nanos(61),
                     held: Nanos(20),
                 },
             )],
@@ -408,7 +431,7 @@ mod tests {
             counters: vec![CounterState {
                 key: key(),
                 start: MONTH,
-                used: Amount(15),
+                used: Amount(19),
                 held: Amount(22),
             }],
             as_of: ChangeSeq(0),
@@ -436,7 +459,7 @@ mod tests {
     #[test]
     fn every_single_number_that_is_off_is_named() {
         type Tamper = fn(&mut Books, &mut AccountView);
-        let tampers: [(Tamper, Of); 8] = [
+        let tampers: [(Tamper, Of); 9] = [
             (|_, v| v.lots[0].1.left.0 += 1, Of::Lot { lot: LOT }),
             (|b, _| b.flushed_seq = OutSeq(2), Of::Lot { lot: LOT }),
             (|_, v| v.applied_seq = ChangeSeq(4), Of::Lot { lot: LOT }),
@@ -456,7 +479,8 @@ mod tests {
                     start: MONTH,
                 },
             ),
-            (|b, _| b.charged += 1, Of::Records),
+            (|b, _| b.quarantined.clear(), Of::Lot { lot: LOT }),
+            (|b, _| b.quarantined[0].debt.0 += 1, Of::Debt),
         ];
         for (tamper, of) in tampers {
             let (mut books, mut view) = readings();

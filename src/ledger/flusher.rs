@@ -191,7 +191,7 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
         loop {
             let read_at = Instant::now();
             let outbox = self.store.outbox(shard, BATCH).await?;
-            if outbox.entries.is_empty() {
+            if outbox.entries.is_empty() && outbox.unreadable.is_empty() {
                 let told = self.tell_kept(shard, read_at).await?;
                 return Ok(if told {
                     Flushed::Drained(drained)
@@ -209,12 +209,16 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
                 Committed::Busy => return Ok(Flushed::Busy),
                 Committed::OtherServer => return Ok(Flushed::OtherServer),
             };
-            let seqs = outbox.entries.iter().map(|entry| entry.seq);
-            let seqs: Vec<OutSeq> = seqs.filter(|seq| *seq <= upto).collect();
+            let taken = outbox.entries.partition_point(|entry| entry.seq <= upto);
+            let entries = &outbox.entries[..taken];
+            let seqs = entries.iter().map(|entry| entry.seq);
+            let unreadable = outbox.unreadable.iter().map(|entry| entry.seq);
+            let seqs = seqs.chain(unreadable.filter(|seq| *seq <= upto));
+            let seqs: Vec<OutSeq> = seqs.collect();
             self.kept.flushed(shard, outbox.tenure, upto);
             self.store.forget(shard, &seqs).await?;
             drained += seqs.len();
-            (self.tell)(&outbox.entries[..seqs.len()]);
+            (self.tell)(entries);
         }
     }
 

@@ -17,6 +17,7 @@ mod any;
 mod applier;
 pub mod audit;
 mod batch;
+mod bounds;
 mod check;
 pub mod decide;
 mod dirty;
@@ -24,14 +25,17 @@ mod flusher;
 mod keeper;
 mod loader;
 mod memory;
+mod migrations;
 pub mod postgres;
 pub mod posting;
+mod quarantined;
 mod record;
 #[cfg(test)]
 mod recovery;
 mod sql;
 pub mod sqlite;
 mod standing;
+mod unwritten;
 
 pub use any::AnyLedger;
 pub use applier::{Applier, ApplyError};
@@ -43,6 +47,7 @@ pub use loader::{LoadError, Loader};
 pub use memory::{MemoryLedger, NewGrant};
 pub use postgres::PostgresLedger;
 pub use record::{Numbers, RecordDetail};
+pub use sqlite::SqliteLedger;
 pub use standing::Away;
 
 /// What was decided once, when the ledger was first migrated (rule 17).

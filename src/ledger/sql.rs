@@ -3,6 +3,7 @@
 //! An error means the same wherever it comes from: whether an entry goes to quarantine must not depend on the backend.
 
 use serde::de::DeserializeOwned;
+use sqlx::error::DatabaseError;
 use sqlx::sqlite::SqliteError;
 use sqlx::{ColumnIndex, Decode, Row, Type};
 
@@ -38,12 +39,17 @@ where
 /// missing database, read-only standby, rollback, resources, locks, shutdown and cancel, system.
 const CLASSES_OF_AWAY: [&str; 9] = ["08", "25", "28", "3D", "40", "53", "55", "57", "58"];
 
-/// What SQLite says of the data itself: too big, a constraint, a wrong type, no database at all. Whatever else it says
-/// is the file's state: busy, locked, read-only, full, damaged, out of memory, without its tables.
-const SQLITE_DATA: [i32; 4] = [18, 19, 20, 26];
+/// What SQLite says of the data itself: too big, a constraint, a wrong type.
+pub(super) const SQLITE_DATA: [i32; 3] = [18, 19, 20];
+/// What it says of a request: that it makes no sense, or of a file that is no database. Whatever else it says is the
+/// file's state: busy, locked, read-only, full, damaged, out of memory.
+const SQLITE_REQUEST: [i32; 2] = [1, 26];
 
-/// An extended code has the plain one in its last byte.
-const SQLITE_PLAIN_CODE: i32 = 0xff;
+/// The plain code: an extended one has it in its last byte.
+pub(super) fn sqlite_code(error: &dyn DatabaseError) -> Option<i32> {
+    let code = error.code()?.parse::<i32>().ok()?;
+    Some(code & 0xff)
+}
 
 impl From<sqlx::Error> for LedgerError {
     fn from(error: sqlx::Error) -> Self {
@@ -52,11 +58,14 @@ impl From<sqlx::Error> for LedgerError {
                 let code = error.code().unwrap_or_default();
                 // The message names tables and constraints; what was being written is in its detail, left out.
                 let text = format!("{} ({code})", error.message());
+                // Of a row without a partition PostgreSQL says that a check fails, and names no constraint: the schema is
+                // behind, and the row is in order (rule 26).
+                let has_no_partition = code == "23514" && error.constraint().is_none();
                 let away = if error.try_downcast_ref::<SqliteError>().is_some() {
-                    let plain = code.parse::<i32>().map(|code| code & SQLITE_PLAIN_CODE);
-                    plain.map_or(true, |plain| !SQLITE_DATA.contains(&plain))
+                    let plain = sqlite_code(&*error).unwrap_or_default();
+                    !SQLITE_DATA.contains(&plain) && !SQLITE_REQUEST.contains(&plain)
                 } else {
-                    CLASSES_OF_AWAY.iter().any(|class| code.starts_with(class))
+                    CLASSES_OF_AWAY.iter().any(|class| code.starts_with(class)) || has_no_partition
                 };
                 if away {
                     Self::Away(text)

@@ -10,11 +10,9 @@ use tollgate::quota::{Epoch, ShardId, Store};
 
 use super::world::World;
 use crate::harness::life;
-use crate::harness::postgres::{SHARDS, database, empty_database};
+use crate::harness::postgres::{SHARDS, empty_database};
 
-#[tokio::test]
-async fn a_store_that_lost_its_state_begins_a_new_epoch() {
-    let world = World::new().await;
+pub async fn a_store_that_lost_its_state_begins_a_new_epoch(world: World) {
     let shard = ShardId(0);
     assert_eq!(
         world.ledger.check(shard, &*world.store).await.unwrap(),
@@ -27,10 +25,8 @@ async fn a_store_that_lost_its_state_begins_a_new_epoch() {
     assert_eq!(adopted, Some(Epoch(2)));
 }
 
-#[tokio::test]
-async fn a_store_of_another_installation_is_not_used() {
-    let world = World::new().await;
-    let other = PostgresLedger::connect(&database().await).await.unwrap();
+pub async fn a_store_of_another_installation_is_not_used(world: World) {
+    let other = world.place.another().await.ledger().await;
     let checked = other.check(ShardId(0), &*world.store).await.unwrap();
     assert!(matches!(checked, Checked::Refused(reason) if reason.contains("installation")));
 }

@@ -21,9 +21,8 @@ async fn until(state: impl AsyncFn() -> bool) {
         .expect("it comes to that");
 }
 
-#[tokio::test]
-async fn a_marked_ending_reaches_the_ledger_and_its_correction_the_store() {
-    let world = Arc::new(World::new().await);
+pub async fn a_marked_ending_reaches_the_ledger_and_its_correction_the_store(world: World) {
+    let world = Arc::new(world);
     let account = world.account(&[100]).await;
     let id = world.hold(&account, 10).await;
     world.settle(&account, id, 8).await;
@@ -44,9 +43,8 @@ async fn a_marked_ending_reaches_the_ledger_and_its_correction_the_store() {
     world.assert_one(&account).await;
 }
 
-#[tokio::test]
-async fn a_shard_that_the_store_does_not_trust_any_more_is_checked_and_adopted() {
-    let world = Arc::new(World::new().await);
+pub async fn a_shard_that_the_store_does_not_trust_any_more_is_checked_and_adopted(world: World) {
+    let world = Arc::new(world);
     let account = world.account(&[100]).await;
     let shard = world.shard(&account);
     let keeper = world.keeper.clone();

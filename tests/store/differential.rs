@@ -3,7 +3,7 @@
 //! The clock is the test's on both sides. A failure prints its seed and the shortest sequence that shows it;
 //! `PROPTEST_RNG_SEED=<seed>` repeats it, `PROPTEST_CASES` asks for more.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use tollgate::quota::{
 use uuid::Uuid;
 
 use super::books::Books;
-use super::journal::MemoryJournal;
+use super::journal::InFile;
 use super::stage::until_it_answers;
 use super::steps::{ACCOUNTS, Ask, KEYS, Move, RESERVATIONS, Step, Taking, steps};
 use crate::harness::redis;
@@ -40,7 +40,7 @@ const CASES: u32 = 96;
 #[test]
 fn memory_answers_as_the_engine_does() {
     compare(
-        |clock| async { EmbeddedStore::in_memory(1, OUTBOX_BOUND, clock) },
+        async |clock| EmbeddedStore::in_memory(1, OUTBOX_BOUND, clock),
         stays,
     );
 }
@@ -48,20 +48,20 @@ fn memory_answers_as_the_engine_does() {
 /// It is dropped and opened again before each step: the journal and the snapshots have all that the engine has.
 #[test]
 fn the_embedded_store_answers_as_the_engine_does_that_never_stopped() {
-    let journal = Cell::new(MemoryJournal::new());
-    let open = |clock: Clock| {
+    let file = RefCell::new(None::<InFile>);
+    let open = async |clock| {
+        let journal = file.borrow().as_ref().unwrap().journal.clone();
         // Small, so that snapshots are made, too.
         let settings = EmbeddedSettings {
             snapshot_after_bytes: 1024,
             ..EmbeddedSettings::new(1, OUTBOX_BOUND, clock)
         };
-        let current = journal.take();
-        journal.set(current.clone());
-        async move { EmbeddedStore::open(current, settings).await.unwrap() }
+        EmbeddedStore::open(journal, settings).await.unwrap()
     };
-    let fresh = |clock| {
-        journal.set(MemoryJournal::new());
-        open(clock)
+    let fresh = async |clock| {
+        let new = InFile::new().await;
+        file.replace(Some(new));
+        open(clock).await
     };
     compare(fresh, async |store, clock| {
         store.stop().await;
@@ -77,23 +77,20 @@ async fn stays<S>(store: S, _: Clock) -> S {
 #[test]
 fn redis_answers_as_the_engine_does() {
     compare(
-        |clock| {
+        async |clock| {
             let settings = RedisSettings {
                 outbox_bound: OUTBOX_BOUND,
                 clock: ClockSource::Caller(clock),
                 ..redis::settings(&redis::server().url(), 1)
             };
-            redis::connected(settings)
+            redis::connected(settings).await
         },
         stays,
     );
 }
 
 /// Runs random sequences, each on a fresh engine and a fresh store of one shard; before each step, `again` happens to it.
-fn compare<S: Store, F: Future<Output = S>>(
-    open: impl Fn(Clock) -> F,
-    again: impl AsyncFn(S, Clock) -> S,
-) {
+fn compare<S: Store>(open: impl AsyncFn(Clock) -> S, again: impl AsyncFn(S, Clock) -> S) {
     let mut config = ProptestConfig {
         failure_persistence: None,
         max_shrink_time: 60_000,

@@ -17,7 +17,7 @@ use tollgate::quota::{
 };
 use uuid::Uuid;
 
-use super::journal::MemoryJournal;
+use super::journal::InFile;
 use crate::harness::redis;
 
 /// Small, so that a property can fill it; large enough for 64 racing calls to end.
@@ -36,6 +36,8 @@ pub struct Stage<S> {
     pub shard: ShardId,
     /// Where the clock is ours to move.
     hand: Option<Arc<AtomicI64>>,
+    /// Where the journal is.
+    _journal: Option<InFile>,
 }
 
 impl Stage<EmbeddedStore> {
@@ -50,8 +52,12 @@ impl Stage<EmbeddedStore> {
         let hand = Arc::new(AtomicI64::new(SOME_DAY));
         let clock = Clock::Manual(hand.clone());
         let settings = EmbeddedSettings::new(SHARDS, OUTBOX_BOUND, clock);
-        let store = EmbeddedStore::open(MemoryJournal::new(), settings).await;
-        Self::opened(store.unwrap(), Some(hand)).await
+        let file = InFile::new().await;
+        let store = EmbeddedStore::open(file.journal.clone(), settings).await;
+        Self {
+            _journal: Some(file),
+            ..Self::opened(store.unwrap(), Some(hand)).await
+        }
     }
 }
 
@@ -92,6 +98,7 @@ impl<S: Store> Stage<S> {
             account,
             shard,
             hand,
+            _journal: None,
         };
         stage.begin_epoch(1).await;
         stage

@@ -78,7 +78,7 @@ impl LockedShard {
         &mut self,
         tx: &mut PgConnection,
         changes: &[(AccountId, ChangeBody)],
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), sqlx::Error> {
         if changes.is_empty() {
             return Ok(());
         }

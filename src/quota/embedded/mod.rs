@@ -110,13 +110,8 @@ impl EmbeddedStore {
     /// What is here now, on a server of its own: a replica, or a copy that somebody brings back later.
     #[cfg(test)]
     pub(crate) fn copy(&self) -> Self {
-        let copy = |id| recovery::RecoveredShard {
-            engine: self.shards.lock(id).engine.clone().unwrap_or_default(),
-            ..recovery::RecoveredShard::default()
-        };
-        let shards = self.shards.ids().map(copy).collect();
         Self {
-            shards: Arc::new(Shards::of(shards)),
+            shards: Arc::new(self.shards.copy()),
             ..Self::in_memory(0, self.outbox_bound, self.clock.clone())
         }
     }

@@ -9,6 +9,8 @@ use super::{Admin, no_account};
 use crate::clock::{Clock, UnixMs};
 use crate::ledger::LedgerError;
 use crate::ledger::postgres::account;
+use crate::ledger::postgres::write::post;
+use crate::ledger::posting::Posting;
 use crate::money::{MAX_AMOUNT, Nanos};
 use crate::quota::{AccountId, ChangeBody, Lot, LotId, MAX_LOTS, Moved};
 
@@ -17,9 +19,6 @@ const BY_REF: &str = "\
 const GRANT: &str = "\
     INSERT INTO credit_grant (account_id, amount_nanos, balance_nanos, priority, kind, expires_at, source, source_ref) \
     SELECT id, $2, $2, $3, 'paid', $4, 'cli', $5 FROM account WHERE id = $1 RETURNING id";
-
-/// How long a lot stays in the order after it expired: the store decides by its own clock, which may be behind ours.
-const EXPIRED_FOR_MS: i64 = 60 * 60 * 1000;
 
 /// Credit for an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,15 +67,16 @@ impl Admin {
             if let Some(lot) = granted_before(tx, account, grant).await? {
                 return Ok((Granted::Already(lot), None));
             }
-            let lots = drawable(tx, account, now).await?.len();
+            let lots = order(tx, account).await?.len();
             if lots >= MAX_LOTS {
                 return Err(LedgerError::Invalid(format!(
                     "`{account}` has {lots} lots with something left, and no more than {MAX_LOTS} are kept apart"
                 )));
             }
             let lot = insert(tx, account, grant).await?;
+            post(tx, &[Posting::of_grant(account, lot, grant.amount)]).await?;
             let body = ChangeBody {
-                lots: Some(drawable(tx, account, now).await?),
+                lots: Some(order(tx, account).await?),
                 moved: Moved {
                     lots: vec![(lot, grant.amount)],
                     ..Moved::default()
@@ -132,17 +132,9 @@ async fn insert(
     Ok(LotId(row.try_get("id")?))
 }
 
-/// The lots a reservation may draw on now or later, in their order.
-async fn drawable(
-    tx: &mut PgConnection,
-    account: &AccountId,
-    now: UnixMs,
-) -> Result<Vec<Lot>, LedgerError> {
-    let over = now.plus_ms(-EXPIRED_FOR_MS);
+/// The lots with something left, in the order they are drawn. One whose time is over stays among them until its expiry
+/// has emptied it (rule 27): the store knows by its own clock that nothing draws on it.
+async fn order(tx: &mut PgConnection, account: &AccountId) -> Result<Vec<Lot>, LedgerError> {
     let lots = account::lots(tx, account).await?;
-    Ok(lots
-        .into_iter()
-        .map(|(lot, _)| lot)
-        .filter(|lot| lot.expires_at.is_none_or(|end| over < end))
-        .collect())
+    Ok(lots.into_iter().map(|(lot, _)| lot).collect())
 }

@@ -11,17 +11,22 @@ use crate::ledger::{Installation, LedgerError};
 use crate::quota::{AccountId, ChangeBody};
 
 mod accounts;
-mod audit;
+mod adjustments;
 mod catalogue;
 mod grants;
 mod keys;
 mod prices;
+mod quarantine;
+mod withdrawals;
 
 pub use accounts::{AccountEdit, AccountRow};
+pub use adjustments::{Adjusted, NewAdjustment};
 pub use catalogue::{Difference, Followed};
 pub use grants::{Granted, NewGrant};
 pub use keys::{KeyRow, NewKey};
 pub use prices::PricesChanged;
+pub use quarantine::{Quarantined, Retried};
+pub use withdrawals::{Asked, NewWithdrawal};
 
 const BUMP: &str = "UPDATE account SET version = version + 1 WHERE id = $1";
 

@@ -1,4 +1,4 @@
-//! The ledger's side of an audit: the books of a few accounts at a time, read while their shard's row is locked.
+//! The books of a few accounts at a time, beside what the store says of them, read while their shard's row is locked.
 //!
 //! The lock is the flush's: while it is held, the ledger of that shard stands still. It is let go after each few
 //! accounts, so that an audit never holds up a flush for long.
@@ -8,19 +8,20 @@ use sqlx::types::Json;
 use sqlx::{Connection, PgConnection, Row};
 use time::OffsetDateTime;
 
-use super::Admin;
-use crate::ledger::LedgerError;
-use crate::ledger::audit::Books;
-use crate::ledger::postgres::change::{LockedShard, account_id, column};
+use super::change::{LockedShard, account_id, column};
+use super::quarantine;
+use crate::ledger::audit::{BATCH, Books, Page};
+use crate::ledger::{CheckError, LedgerError};
 use crate::money::Amount;
-use crate::quota::{AccountId, ChangeBody, ChangeSeq, CounterBalance, CounterKey, LotId, ShardId};
+use crate::quota::{
+    AccountId, AccountView, ChangeBody, ChangeSeq, CounterBalance, CounterKey, LotId, ShardId,
+    Store,
+};
 
-// The sums are read as text, because a sum of bigints is a numeric.
-const PAGE: &str = "\
-    SELECT id AS account_id, debt_nanos, \
-           (SELECT coalesce(sum(amount_nanos), 0) FROM credit_grant WHERE account_id = account.id)::text AS granted, \
-           (SELECT coalesce(sum(charged_nanos), 0) FROM usage_record WHERE account_id = account.id)::text AS charged \
-    FROM account WHERE shard = $1 AND id > $2 ORDER BY id LIMIT $3";
+const AFTER: &str = "\
+    SELECT id AS account_id, debt_nanos FROM account WHERE shard = $1 AND id > $2 ORDER BY id LIMIT $3";
+const ONLY: &str = "\
+    SELECT id AS account_id, debt_nanos FROM account WHERE shard = $1 AND id = $2 LIMIT $3";
 const LOTS: &str =
     "SELECT account_id, id, balance_nanos FROM credit_grant WHERE account_id = ANY($1)";
 const COUNTERS: &str = "\
@@ -30,42 +31,41 @@ const COUNTERS: &str = "\
     ORDER BY account_id, scope, resource, \"window\", window_start DESC";
 const CHANGES: &str = "SELECT account_id, seq, body FROM store_change WHERE account_id = ANY($1) AND seq > $2 ORDER BY seq";
 
-/// Accounts whose books are read under one lock.
-const BATCH: i64 = 50;
-
-impl Admin {
-    /// Hands the books of the next accounts of a shard to `read`, and keeps the shard locked until it is done.
-    /// `applied` is a change that the store is known to have applied. No books: there are no more accounts.
-    pub async fn with_books<T, E: From<LedgerError>>(
-        &self,
-        shard: ShardId,
-        after: Option<&AccountId>,
-        applied: ChangeSeq,
-        read: impl AsyncFnOnce(Vec<Books>) -> Result<T, E>,
-    ) -> Result<T, E> {
-        self.run(async |conn| {
-            let mut tx = conn.begin().await.map_err(LedgerError::from)?;
-            let locked = LockedShard::lock(&mut tx, shard).await?;
-            let books = books(&mut tx, &locked, after, applied).await?;
-            let answer = read(books).await?;
-            tx.rollback().await.map_err(LedgerError::from)?;
-            Ok(answer)
-        })
-        .await
+pub(super) async fn books<S: Store>(
+    conn: &mut PgConnection,
+    shard: ShardId,
+    store: &S,
+    page: &Page,
+) -> Result<Vec<(Books, Option<AccountView>)>, CheckError> {
+    // Read first: what the store has applied by then, it has applied when its accounts are read.
+    let header = store.view(shard).await?.header;
+    let applied = header.map_or(ChangeSeq(0), |header| header.applied_seq);
+    let mut tx = conn.begin().await.map_err(LedgerError::from)?;
+    let locked = LockedShard::lock(&mut tx, shard).await?;
+    let mut pairs = Vec::new();
+    for books in read(&mut tx, &locked, page, applied).await? {
+        let view = store.account(&books.account).await?;
+        pairs.push((books, view));
     }
+    tx.rollback().await.map_err(LedgerError::from)?;
+    Ok(pairs)
 }
 
-async fn books(
+async fn read(
     tx: &mut PgConnection,
     shard: &LockedShard,
-    after: Option<&AccountId>,
+    page: &Page,
     applied: ChangeSeq,
 ) -> Result<Vec<Books>, LedgerError> {
+    let (query, account) = match page {
+        Page::After(after) => (AFTER, after.as_ref()),
+        Page::Only(account) => (ONLY, Some(account)),
+    };
     let mut books = Vec::new();
-    let page = sqlx::query(PAGE)
+    let page = sqlx::query(query)
         .bind(column(shard.id))
-        .bind(after.map_or("", AccountId::as_str))
-        .bind(BATCH);
+        .bind(account.map_or("", AccountId::as_str))
+        .bind(i64::try_from(BATCH).unwrap_or(i64::MAX));
     for row in page.fetch_all(&mut *tx).await? {
         books.push(Books {
             account: account_id(&row)?,
@@ -74,13 +74,21 @@ async fn books(
             counters: Vec::new(),
             changes: Vec::new(),
             flushed_seq: shard.row.flushed_seq,
-            granted: whole(&row, "granted")?,
-            charged: whole(&row, "charged")?,
+            quarantined: Vec::new(),
         });
     }
+    fill(tx, &mut books, applied).await?;
+    Ok(books)
+}
+
+async fn fill(
+    tx: &mut PgConnection,
+    books: &mut [Books],
+    applied: ChangeSeq,
+) -> Result<(), LedgerError> {
     let names: Vec<String> = books.iter().map(|of| of.account.to_string()).collect();
     for row in sqlx::query(LOTS).bind(&names).fetch_all(&mut *tx).await? {
-        if let Some(books) = books_of(&mut books, &row)? {
+        if let Some(books) = books_of(books, &row)? {
             let lot = LotId(row.try_get("id")?);
             books.lots.push((lot, row.try_get("balance_nanos")?));
         }
@@ -90,7 +98,7 @@ async fn books(
         .fetch_all(&mut *tx)
         .await?
     {
-        if let Some(books) = books_of(&mut books, &row)? {
+        if let Some(books) = books_of(books, &row)? {
             let key: String = row.try_get("key")?;
             let start: OffsetDateTime = row.try_get("window_start")?;
             books.counters.push(CounterBalance {
@@ -101,25 +109,25 @@ async fn books(
         }
     }
     let changes = sqlx::query(CHANGES).bind(&names).bind(applied.0);
-    for row in changes.fetch_all(tx).await? {
-        if let Some(books) = books_of(&mut books, &row)? {
+    for row in changes.fetch_all(&mut *tx).await? {
+        if let Some(books) = books_of(books, &row)? {
             let Json(body): Json<ChangeBody> = row.try_get("body")?;
             let seq = ChangeSeq(row.try_get("seq")?);
             books.changes.push((seq, body.moved));
         }
     }
-    Ok(books)
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut quarantined = quarantine::moved(tx, &names).await?;
+    for books in books {
+        books.quarantined = quarantined.remove(&books.account).unwrap_or_default();
+    }
+    Ok(())
 }
 
 /// The books that a row belongs to.
 fn books_of<'a>(books: &'a mut [Books], row: &PgRow) -> Result<Option<&'a mut Books>, LedgerError> {
     let account = account_id(row)?;
     Ok(books.iter_mut().find(|books| books.account == account))
-}
-
-fn whole(row: &PgRow, column: &str) -> Result<i128, LedgerError> {
-    let text: String = row.try_get(column)?;
-    text.parse().map_err(nonsense)
 }
 
 fn nonsense(error: impl std::fmt::Display) -> LedgerError {

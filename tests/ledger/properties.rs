@@ -1,0 +1,57 @@
+//! The one list of what every ledger must do. A property cannot be run on one backend only.
+
+macro_rules! on {
+    ($backend:ident, $make:ident: $($file:ident { $($property:ident,)* })*) => {
+        mod $backend {
+            use crate::ledger::{$($file,)* world::World};
+            $($(
+                #[tokio::test]
+                async fn $property() {
+                    $file::$property(World::$make().await).await;
+                }
+            )*)*
+        }
+    };
+}
+
+macro_rules! properties {
+    ($($list:tt)*) => {
+        on! { postgres, new: $($list)* }
+        on! { sqlite, in_a_file: $($list)* }
+    };
+}
+
+properties! {
+    check {
+        a_store_that_lost_its_state_begins_a_new_epoch,
+        a_store_of_another_installation_is_not_used,
+    }
+    flush {
+        an_ending_becomes_one_record_and_moves_the_ledger,
+        a_flusher_that_dies_before_it_forgets_is_repeated_harmlessly,
+        what_was_read_from_another_server_is_not_committed,
+        an_unreadable_detail_stops_nothing_and_is_recorded_as_that,
+        flushers_grants_and_checks_at_once_neither_deadlock_nor_lose_anything,
+    }
+    decide {
+        a_settle_after_a_lapse_corrects_it_by_the_difference,
+        a_lapse_and_its_settle_may_arrive_in_one_batch,
+        a_settle_that_the_store_knew_nothing_of_is_charged_once,
+        a_duplicate_ending_is_undone_in_the_store,
+        credit_that_comes_back_to_an_empty_lot_can_be_drawn_again,
+        an_overrun_becomes_debt_that_the_next_grant_pays_first,
+        the_row_remembers_how_far_it_has_come,
+    }
+    apply {
+        only_the_next_change_is_accepted,
+        appliers_at_once_apply_each_change_once,
+        a_load_counts_a_change_that_comes_after_it_and_none_that_came_before,
+        an_image_older_than_the_store_is_read_again,
+        many_callers_of_a_cold_account_make_one_load,
+        lots_are_drawn_by_priority_expiry_promotion_and_age,
+    }
+    tasks {
+        a_marked_ending_reaches_the_ledger_and_its_correction_the_store,
+        a_shard_that_the_store_does_not_trust_any_more_is_checked_and_adopted,
+    }
+}
