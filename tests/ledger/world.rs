@@ -48,8 +48,8 @@ const RECORDS_THAT_DRIFT: &str = "\
         (SELECT sum(amount_nanos) FROM ledger_entry WHERE account_id = $1 AND book = 'used'), 0)";
 const POSTINGS_THAT_DRIFT: &str = "\
     SELECT kind FROM posting WHERE account_id = $1 AND kind IN ('usage', 'correction') \
-    AND coalesce((SELECT sum(charged_nanos) FROM usage_record WHERE posting_id = id), 0) \
-        <> coalesce((SELECT sum(amount_nanos) FROM ledger_entry WHERE posting_id = id AND book = 'used'), 0)";
+    AND coalesce((SELECT sum(charged_nanos) FROM usage_record WHERE posting_id = posting.id), 0) \
+        <> coalesce((SELECT sum(amount_nanos) FROM ledger_entry WHERE posting_id = posting.id AND book = 'used'), 0)";
 
 impl World {
     /// With its ledger in PostgreSQL.
