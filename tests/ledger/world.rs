@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use sqlx::{PgConnection, PgPool};
 use tollgate::clock::{Clock, UnixMs};
-use tollgate::ledger::posting::Posting;
+use tollgate::ledger::audit::{Page, compare};
 use tollgate::ledger::postgres::account::lots;
+use tollgate::ledger::postgres::admin::Admin;
 use tollgate::ledger::postgres::change::LockedShard;
+use tollgate::ledger::posting::Posting;
 use tollgate::ledger::{Applier, Flushed, Flusher, Keeper, Ledger, Loader, PostgresLedger};
 use tollgate::money::{Amount, Nanos};
 use tollgate::quota::memory::MemoryStore;
@@ -92,6 +94,21 @@ impl World {
         Self::over(self.url.clone(), self.store.clone(), self.time.clone()).await
     }
 
+    /// The same ledger over another store, as after a loss or a failover. The keeper has looked at it.
+    pub async fn over_store(&self, store: MemoryStore) -> Self {
+        Self::over(self.url.clone(), Arc::new(store), self.time.clone()).await
+    }
+
+    /// A store that knows nothing, by the same clock.
+    pub fn empty_store(&self) -> MemoryStore {
+        MemoryStore::new(SHARDS, 1000, Clock::Manual(self.time.clone()))
+    }
+
+    /// The commands, over the same ledger.
+    pub async fn admin(&self) -> Admin {
+        Admin::connect(&self.url).await.unwrap()
+    }
+
     async fn over(url: String, store: Arc<MemoryStore>, time: Arc<AtomicI64>) -> Self {
         let clock = Clock::Manual(time.clone());
         let ledger = Arc::new(PostgresLedger::connect(&url).await.unwrap());
@@ -144,6 +161,20 @@ impl World {
             self.grant(&account, *grant).await;
         }
         account
+    }
+
+    /// A new account of the same shard, live in the store.
+    pub async fn account_beside(&self, other: &AccountId, grants: &[i64]) -> AccountId {
+        loop {
+            let account = self.account(&[]).await;
+            if self.shard(&account) == self.shard(other) {
+                for grant in grants {
+                    self.grant(&account, *grant).await;
+                }
+                self.quiesce(&account).await;
+                return account;
+            }
+        }
     }
 
     /// Grants credit as a command does: the grant and its change in one transaction.
@@ -320,8 +351,20 @@ impl World {
                 .fetch_all(&self.pool)
                 .await
                 .unwrap();
-            assert!(drifts.is_empty(), "{what} is not what was posted: {drifts:?}");
+            assert!(
+                drifts.is_empty(),
+                "{what} is not what was posted: {drifts:?}"
+            );
         }
+    }
+
+    /// The store's side of an account is what the ledger's books say of it, holds and quarantine included.
+    pub async fn assert_no_drift(&self, account: &AccountId) {
+        let page = Page::Only(account.clone());
+        let books = self.ledger.books(self.shard(account), &*self.store, &page);
+        let books = books.await.unwrap();
+        let (books, view) = &books[0];
+        assert_eq!(compare(books, view.as_ref()), []);
     }
 
     /// By how much the books of an account went up, by their names; lots together.
