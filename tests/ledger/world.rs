@@ -77,8 +77,8 @@ const RECORDS_THAT_DRIFT: &str = "\
         (SELECT sum(amount_nanos) FROM ledger_entry WHERE account_id = $1 AND book = 'used'), 0)";
 const POSTINGS_THAT_DRIFT: &str = "\
     SELECT id::text FROM posting WHERE account_id = $1 AND kind IN ('usage', 'correction') \
-    AND coalesce((SELECT sum(charged_nanos) FROM usage_record WHERE posting_id = id), 0) \
-        <> coalesce((SELECT sum(amount_nanos) FROM ledger_entry WHERE posting_id = id AND book = 'used'), 0)";
+    AND coalesce((SELECT sum(charged_nanos) FROM usage_record WHERE posting_id = posting.id), 0) \
+        <> coalesce((SELECT sum(amount_nanos) FROM ledger_entry WHERE posting_id = posting.id AND book = 'used'), 0)";
 
 impl World {
     pub async fn new() -> Self {
@@ -216,10 +216,11 @@ impl World {
     pub async fn hold(&self, account: &AccountId, charge: i64) -> ReservationId {
         let id = ReservationId::new();
         let span = Window::Month.span(self.now(), None);
+        let view = self.store.account(account).await.unwrap();
         let reserve = Reserve {
             id,
             account: account.clone(),
-            version: Version(1),
+            version: view.map_or(Version(1), |view| view.snapshot.version),
             charge: Nanos(charge),
             floor: Nanos(charge / 2),
             lines: vec![Line {
