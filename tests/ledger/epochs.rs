@@ -1,14 +1,13 @@
 //! A store that lost its state heals from the ledger, in a new epoch; and a server that comes back is not taken for what
 //! it was (rules 18, 19, 21 to 23).
 
-use tollgate::ledger::{Checked, Committed, Ledger, PostgresLedger};
+use tollgate::ledger::{Checked, Committed, Ledger};
 use tollgate::quota::embedded::EmbeddedStore;
 use tollgate::quota::{
     AccountId, ChangeSeq, Epoch, Header, Life, STORE_FORMAT, ShardId, Store, Tenure,
 };
 
 use super::world::World;
-use crate::harness::postgres::database;
 
 /// What the world's store says its shard begins with.
 async fn header(world: &World, shard: ShardId) -> Header {
@@ -34,8 +33,7 @@ fn epoch(world: &World, account: &AccountId) -> Option<Epoch> {
 }
 
 /// An account that has used 8 of 100, in a world that knows it.
-async fn used() -> (World, AccountId) {
-    let world = World::new().await;
+async fn used(world: World) -> (World, AccountId) {
     let account = world.account(&[100]).await;
     let id = world.hold(&account, 10).await;
     world.settle(&account, id, 8).await;
@@ -43,9 +41,8 @@ async fn used() -> (World, AccountId) {
     (world, account)
 }
 
-#[tokio::test]
-async fn a_wiped_store_begins_a_new_epoch_and_its_accounts_are_loaded_again() {
-    let (world, account) = used().await;
+pub async fn a_wiped_store_begins_a_new_epoch_and_its_accounts_are_loaded_again(world: World) {
+    let (world, account) = used(world).await;
     let shard = world.shard(&account);
     let flushed = world.ledger.row(shard).await.unwrap().flushed_seq;
     // What was not flushed is lost with the store.
@@ -69,9 +66,8 @@ async fn a_wiped_store_begins_a_new_epoch_and_its_accounts_are_loaded_again() {
     assert!(row.flushed_seq > flushed, "entries are numbered on");
 }
 
-#[tokio::test]
-async fn a_store_that_went_back_begins_a_new_epoch() {
-    let (world, account) = used().await;
+pub async fn a_store_that_went_back_begins_a_new_epoch(world: World) {
+    let (world, account) = used(world).await;
     let rewound = store_with(&world, &account, |header| header.out_seq.0 -= 1).await;
     let world = world.over_store(rewound).await;
     assert_eq!(epoch(&world, &account), Some(Epoch(2)));
@@ -82,9 +78,8 @@ async fn a_store_that_went_back_begins_a_new_epoch() {
     assert_eq!(world.balance(&account).await, 90);
 }
 
-#[tokio::test]
-async fn a_ledger_that_went_back_begins_a_new_epoch() {
-    let (world, account) = used().await;
+pub async fn a_ledger_that_went_back_begins_a_new_epoch(world: World) {
+    let (world, account) = used(world).await;
     let ahead = store_with(&world, &account, |header| {
         header.applied_seq = ChangeSeq(header.applied_seq.0 + 5);
     });
@@ -96,9 +91,10 @@ async fn a_ledger_that_went_back_begins_a_new_epoch() {
     assert_eq!(world.balance(&account).await, 93);
 }
 
-#[tokio::test]
-async fn a_rebuilt_shard_keeps_what_is_held_and_flushes_what_its_earlier_epoch_wrote() {
-    let (world, account) = used().await;
+pub async fn a_rebuilt_shard_keeps_what_is_held_and_flushes_what_its_earlier_epoch_wrote(
+    world: World,
+) {
+    let (world, account) = used(world).await;
     let shard = world.shard(&account);
     let held = world.hold(&account, 10).await;
     let ended = world.hold(&account, 20).await;
@@ -123,9 +119,8 @@ async fn a_rebuilt_shard_keeps_what_is_held_and_flushes_what_its_earlier_epoch_w
     assert_eq!(world.records(&account).await.len(), 3);
 }
 
-#[tokio::test]
-async fn an_entry_of_an_earlier_epoch_that_is_recorded_already_is_undone() {
-    let (world, account) = used().await;
+pub async fn an_entry_of_an_earlier_epoch_that_is_recorded_already_is_undone(world: World) {
+    let (world, account) = used(world).await;
     let shard = world.shard(&account);
     let lapsed = world.hold(&account, 10).await;
     world.pass_ms(super::world::DEADLINE_MS);
@@ -147,9 +142,8 @@ async fn an_entry_of_an_earlier_epoch_that_is_recorded_already_is_undone() {
     assert_eq!(world.records(&account).await.len(), 3);
 }
 
-#[tokio::test]
-async fn two_checks_at_once_agree() {
-    let (world, account) = used().await;
+pub async fn two_checks_at_once_agree(world: World) {
+    let (world, account) = used(world).await;
     let empty = world.empty_store();
     let neighbour = world.neighbour().await;
     for shard in (0..empty.shards()).map(ShardId) {
@@ -168,9 +162,8 @@ async fn two_checks_at_once_agree() {
     assert_eq!(row.home.map(|home| home.life.epoch), Some(Epoch(2)));
 }
 
-#[tokio::test]
-async fn rebuilds_at_once_end_in_one_epoch() {
-    let (world, account) = used().await;
+pub async fn rebuilds_at_once_end_in_one_epoch(world: World) {
+    let (world, account) = used(world).await;
     let shard = world.shard(&account);
     let neighbour = world.neighbour().await;
     let (one, two) = tokio::join!(
@@ -187,12 +180,12 @@ async fn rebuilds_at_once_end_in_one_epoch() {
     );
 }
 
-#[tokio::test]
-async fn another_installation_is_not_touched_even_to_rebuild() {
-    let (world, account) = used().await;
+pub async fn another_installation_is_not_touched_even_to_rebuild(world: World) {
+    let (world, account) = used(world).await;
     let shard = world.shard(&account);
     let before = header(&world, shard).await;
-    let other = PostgresLedger::connect(&database().await).await.unwrap();
+    let place = world.place.another().await;
+    let other = place.ledger().await;
     let refused = other.rebuild(shard, &*world.store).await.unwrap();
     assert!(
         matches!(&refused, Checked::Refused(reason) if reason.contains("installation")),
@@ -203,9 +196,8 @@ async fn another_installation_is_not_touched_even_to_rebuild() {
     assert_eq!(before.format, STORE_FORMAT);
 }
 
-#[tokio::test]
-async fn what_was_read_in_an_earlier_tenure_of_a_server_is_refused() {
-    let (world, account) = used().await;
+pub async fn what_was_read_in_an_earlier_tenure_of_a_server_is_refused(world: World) {
+    let (world, account) = used(world).await;
     let shard = world.shard(&account);
     let id = world.hold(&account, 10).await;
     world.settle(&account, id, 5).await;

@@ -2,10 +2,9 @@
 
 use tollgate::clock::UnixMs;
 use tollgate::ledger::Ledger;
-use tollgate::ledger::postgres::admin::{Granted, NewGrant};
-use tollgate::money::Nanos;
 use tollgate::quota::{AccountId, ExpireAnswer, ExpiredLot, LotId, Store};
 
+use super::place::TestGrant;
 use super::world::World;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -13,16 +12,17 @@ const HOUR_MS: i64 = 3_600_000;
 /// Grants 100 that expire in an hour.
 async fn expiring(world: &World, account: &AccountId) -> (LotId, UnixMs) {
     let expires_at = world.now().plus_ms(HOUR_MS);
-    let grant = NewGrant {
-        amount: Nanos(100),
+    let grant = TestGrant {
+        nanos: 100,
         priority: 0,
+        kind: "paid",
+        effective_at: UnixMs(0),
         expires_at: Some(expires_at),
-        source_ref: None,
     };
-    let granted = world.admin().await.grant(account, &grant).await.unwrap();
-    let Granted::Made(lot) = granted else {
-        panic!("{granted:?}");
-    };
+    let lot = world
+        .place
+        .grant(account, world.shard(account), &grant)
+        .await;
     world.pass_ms(HOUR_MS / 2);
     world.quiesce(account).await;
     (lot, expires_at)
@@ -33,9 +33,7 @@ async fn expired(world: &World, account: &AccountId) -> Vec<ExpiredLot> {
     world.ledger.expired(shard, world.now(), 10).await.unwrap()
 }
 
-#[tokio::test]
-async fn what_is_left_of_an_expired_lot_becomes_breakage_once() {
-    let world = World::new().await;
+pub async fn what_is_left_of_an_expired_lot_becomes_breakage_once(world: World) {
     let account = world.account(&[]).await;
     let (lot, expires_at) = expiring(&world, &account).await;
     assert_eq!(expired(&world, &account).await, []);
@@ -68,9 +66,9 @@ async fn what_is_left_of_an_expired_lot_becomes_breakage_once() {
     assert_eq!(posted.get("lot"), None, "it is empty");
 }
 
-#[tokio::test]
-async fn only_expired_lots_with_something_left_are_listed_and_no_more_than_asked_for() {
-    let world = World::new().await;
+pub async fn only_expired_lots_with_something_left_are_listed_and_no_more_than_asked_for(
+    world: World,
+) {
     let account = world.account(&[5]).await;
     for _ in 0..3 {
         expiring(&world, &account).await;

@@ -14,6 +14,7 @@ mod postings;
 mod properties;
 mod quarantine;
 mod silence;
+mod sqlite;
 mod tasks;
 mod withdrawals;
 mod world;

@@ -8,13 +8,9 @@ use tollgate::quota::AccountId;
 use super::world::{DEADLINE_MS, World};
 
 async fn kinds(world: &World, account: &AccountId) -> Vec<(String, i64)> {
-    sqlx::query_as(
-        "SELECT kind, count(*) FROM posting WHERE account_id = $1 GROUP BY kind ORDER BY kind",
-    )
-    .bind(account.as_str())
-    .fetch_all(world.place.pool())
-    .await
-    .unwrap()
+    let kinds =
+        "SELECT kind, count(*) FROM posting WHERE account_id = $1 GROUP BY kind ORDER BY kind";
+    world.place.rows(kinds, account).await
 }
 
 fn books<const N: usize>(books: [(&str, i64); N]) -> BTreeMap<String, i64> {
@@ -31,9 +27,9 @@ async fn fails(world: &World, statement: &str) -> String {
     done.expect_err(statement).to_string()
 }
 
-#[tokio::test]
-async fn the_usage_of_an_account_in_one_flush_is_one_posting_that_its_records_name() {
-    let world = World::new().await;
+pub async fn the_usage_of_an_account_in_one_flush_is_one_posting_that_its_records_name(
+    world: World,
+) {
     let account = world.account(&[10, 100]).await;
     for charge in [7, 8, 0] {
         let id = world.hold(&account, 10).await;
@@ -51,20 +47,14 @@ async fn the_usage_of_an_account_in_one_flush_is_one_posting_that_its_records_na
         world.posted(&account).await,
         books([("granted", -110), ("lot", 94), ("used", 16)])
     );
-    let linked: Vec<(i64, bool)> = sqlx::query_as(
-        "SELECT charged_nanos, posting_id IS NOT NULL FROM usage_record WHERE account_id = $1 \
-         ORDER BY recorded_at, charged_nanos",
-    )
-    .bind(account.as_str())
-    .fetch_all(world.place.pool())
-    .await
-    .unwrap();
-    assert_eq!(linked, [(0, false), (7, true), (8, true), (1, true)]);
+    let linked = "\
+        SELECT charged_nanos, posting_id IS NOT NULL FROM usage_record WHERE account_id = $1 \
+        ORDER BY posting_id IS NOT NULL, charged_nanos";
+    let linked: Vec<(i64, bool)> = world.place.rows(linked, &account).await;
+    assert_eq!(linked, [(0, false), (1, true), (7, true), (8, true)]);
 }
 
-#[tokio::test]
-async fn a_correction_and_a_repayment_are_postings_of_their_own() {
-    let world = World::new().await;
+pub async fn a_correction_and_a_repayment_are_postings_of_their_own(world: World) {
     let account = world.account(&[10]).await;
     let id = world.hold(&account, 10).await;
     world.pass_ms(DEADLINE_MS);
