@@ -46,7 +46,7 @@ async fn what_is_left_of_an_expired_lot_becomes_breakage_once() {
         lot,
         expires_at,
     };
-    assert_eq!(expired(&world, &account).await, [due.clone()]);
+    assert_eq!(expired(&world, &account).await, std::slice::from_ref(&due));
     for expected in [true, false] {
         let answer = world.store.expire(&due).await.unwrap();
         let is_expired = matches!(answer, ExpireAnswer::Expired(_));
@@ -59,7 +59,7 @@ async fn what_is_left_of_an_expired_lot_becomes_breakage_once() {
     // What the hold does not use is found again.
     world.settle(&account, id, 4).await;
     world.flush(&account).await;
-    assert_eq!(expired(&world, &account).await, [due.clone()]);
+    assert_eq!(expired(&world, &account).await, std::slice::from_ref(&due));
     world.store.expire(&due).await.unwrap();
     world.assert_one(&account).await;
     assert_eq!(expired(&world, &account).await, []);
