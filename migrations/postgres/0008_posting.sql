@@ -93,21 +93,21 @@ ALTER TABLE usage_record
 -- debt, so it cancels out.
 --
 -- These ids are no version 5 of the names that postings have, so no posting will ever be taken for one of them.
-CREATE FUNCTION pg_temp.backfill_id(name text) RETURNS uuid LANGUAGE sql IMMUTABLE STRICT AS $$
+CREATE FUNCTION backfill_id(name text) RETURNS uuid LANGUAGE sql IMMUTABLE STRICT AS $$
     SELECT encode(substring(sha256(convert_to('backfill ' || name, 'UTF8')) FROM 1 FOR 16), 'hex')::uuid
 $$;
 
 INSERT INTO posting (id, account_id, kind, occurred_at)
-    SELECT pg_temp.backfill_id('grant ' || account_id || ' ' || id), account_id, 'grant', created_at
+    SELECT backfill_id('grant ' || account_id || ' ' || id), account_id, 'grant', created_at
     FROM credit_grant;
 INSERT INTO ledger_entry (posting_id, account_id, book, lot_id, amount_nanos)
-    SELECT pg_temp.backfill_id('grant ' || account_id || ' ' || id), account_id, side.book, side.lot_id, side.amount_nanos
+    SELECT backfill_id('grant ' || account_id || ' ' || id), account_id, side.book, side.lot_id, side.amount_nanos
     FROM credit_grant
     CROSS JOIN LATERAL (VALUES ('lot', id, amount_nanos), ('granted', NULL, -amount_nanos))
         AS side (book, lot_id, amount_nanos);
 
 INSERT INTO posting (id, account_id, kind)
-    SELECT pg_temp.backfill_id(id), id, 'usage' FROM account
+    SELECT backfill_id(id), id, 'usage' FROM account
     WHERE debt_nanos <> 0
         OR EXISTS (SELECT FROM credit_grant WHERE account_id = account.id AND balance_nanos <> amount_nanos);
 INSERT INTO ledger_entry (posting_id, account_id, book, lot_id, amount_nanos)
@@ -120,6 +120,6 @@ INSERT INTO ledger_entry (posting_id, account_id, book, lot_id, amount_nanos)
         UNION ALL
         SELECT account_id, 'used', NULL, -sum(amount_nanos)::bigint FROM wallet GROUP BY account_id
     )
-    SELECT pg_temp.backfill_id(account_id), account_id, book, lot_id, amount_nanos FROM side WHERE amount_nanos <> 0;
+    SELECT backfill_id(account_id), account_id, book, lot_id, amount_nanos FROM side WHERE amount_nanos <> 0;
 
-DROP FUNCTION pg_temp.backfill_id(text);
+DROP FUNCTION backfill_id(text);

@@ -28,9 +28,9 @@ pub(super) fn expect_all(what: &str, wanted: usize, found: usize) -> Result<(), 
 
 impl From<sqlx::Error> for Unwritten {
     fn from(error: sqlx::Error) -> Self {
-        let is_odd = is_odd(&error);
+        let of_the_data = is_odd(&error);
         match LedgerError::from(error) {
-            LedgerError::Nonsense(reason) if is_odd => Self::Odd(reason),
+            LedgerError::Nonsense(reason) if of_the_data => Self::Odd(reason),
             error => Self::Ledger(error),
         }
     }

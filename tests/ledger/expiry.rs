@@ -44,7 +44,7 @@ pub async fn what_is_left_of_an_expired_lot_becomes_breakage_once(world: World) 
         lot,
         expires_at,
     };
-    assert_eq!(expired(&world, &account).await, [due.clone()]);
+    assert_eq!(expired(&world, &account).await, std::slice::from_ref(&due));
     for expected in [true, false] {
         let answer = world.store.expire(&due).await.unwrap();
         let is_expired = matches!(answer, ExpireAnswer::Expired(_));
@@ -57,7 +57,7 @@ pub async fn what_is_left_of_an_expired_lot_becomes_breakage_once(world: World) 
     // What the hold does not use is found again.
     world.settle(&account, id, 4).await;
     world.flush(&account).await;
-    assert_eq!(expired(&world, &account).await, [due.clone()]);
+    assert_eq!(expired(&world, &account).await, std::slice::from_ref(&due));
     world.store.expire(&due).await.unwrap();
     world.assert_one(&account).await;
     assert_eq!(expired(&world, &account).await, []);

@@ -245,8 +245,8 @@ async fn garbage_of_every_kind_is_put_aside_to_the_byte() {
 
     let aside = aside(&world).await;
     let whose: Vec<Option<&str>> = aside.iter().map(|of| of.1.as_deref()).collect();
-    let account = Some(account.as_str());
-    assert_eq!(whose, [account, None, account, Some("nobody")]);
+    let its = Some(account.as_str());
+    assert_eq!(whose, [its, None, its, Some("nobody")]);
     assert_eq!(aside[1].2, b"\0\xffgarbage");
     let moved: Vec<bool> = aside.iter().map(|of| of.3.is_some()).collect();
     assert_eq!(
@@ -254,8 +254,7 @@ async fn garbage_of_every_kind_is_put_aside_to_the_byte() {
         [true, false, false, true],
         "nobody can have moved what is beyond all bounds"
     );
-    let image = world.ledger.image(&account.unwrap().parse().unwrap()).await;
-    let image = image.unwrap().unwrap();
+    let image = world.ledger.image(&account).await.unwrap().unwrap();
     let unknown = image.lots.last().unwrap();
     assert_eq!((unknown.0.id, unknown.1), (LotId(987_654), Nanos(-5)));
     let retried = world
