@@ -13,5 +13,6 @@ mod postings;
 mod quarantine;
 mod silence;
 mod tasks;
+mod unreadable;
 mod withdrawals;
 mod world;
