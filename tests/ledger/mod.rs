@@ -16,5 +16,6 @@ mod quarantine;
 mod silence;
 mod sqlite;
 mod tasks;
+mod unreadable;
 mod withdrawals;
 mod world;
