@@ -314,7 +314,7 @@ async fn a_journal_gives_back_what_it_was_given_in_its_order() {
     Arc::into_inner(file).unwrap().close().await.unwrap();
     let path = folder.path().join("tollgate.db");
     let file = File::open(&path, Durability::Power).await.unwrap();
-    look_over(&mut *file.reader().await.unwrap()).await.unwrap();
+    look_over(&mut file.reader().await.unwrap()).await.unwrap();
     let journal = SqliteJournal::new(Arc::new(file));
     assert_eq!(journal.snapshots().await.unwrap(), [snapshot(599)]);
     let groups = journal.groups(GroupSeq(0), 10).await.unwrap();

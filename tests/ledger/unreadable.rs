@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tollgate::clock::{Clock, UnixMs};
-use tollgate::ledger::{Applier, Flushed, Flusher, Keeper, Ledger, PostgresLedger};
-use tollgate::quota::memory::MemoryStore;
+use tollgate::ledger::{AnyLedger, Applier, Flushed, Flusher, Keeper, Ledger};
+use tollgate::quota::embedded::EmbeddedStore;
 use tollgate::quota::{
     AccountId, AccountImage, AccountView, ApplyAnswer, ExpireAnswer, ExpiredLot, Header,
     LapseAnswer, Life, LoadAnswer, OutSeq, Outbox, Overdue, Progress, Progressed, Reserve,
@@ -16,7 +16,7 @@ use super::world::World;
 
 /// A store with an entry in each shard's outbox that nobody can read, until it is forgotten.
 struct Garbled {
-    store: Arc<MemoryStore>,
+    store: Arc<EmbeddedStore>,
     garbage: Mutex<Vec<Unreadable>>,
 }
 
@@ -101,7 +101,7 @@ async fn what_nobody_can_read_is_forgotten_once_it_is_put_aside() {
     assert_eq!(world.records(&account).await, [("settled".into(), 7, 7)]);
 }
 
-fn flusher(store: &Arc<Garbled>, ledger: &Arc<PostgresLedger>) -> Flusher<Garbled, PostgresLedger> {
+fn flusher(store: &Arc<Garbled>, ledger: &Arc<AnyLedger>) -> Flusher<Garbled, AnyLedger> {
     let keeper = Keeper::new(store.clone(), ledger.clone(), Clock::System);
     let applier = Applier::new(store.clone(), ledger.clone(), Clock::System);
     Flusher::new(

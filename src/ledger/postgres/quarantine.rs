@@ -20,7 +20,7 @@ const PUT: &str = "\
     INSERT INTO quarantine (shard, seq, account_id, raw, reason, moved) \
     SELECT $1, seq, account_id, raw, reason, moved::json \
     FROM UNNEST($2::bigint[], $3::text[], $4::bytea[], $5::text[], $6::text[]) \
-    AS odd (seq, account_id, raw, reason, moved)";
+    AS odd (seq, account_id, raw, reason, moved) ON CONFLICT DO NOTHING";
 const MOVED: &str = "\
     SELECT account_id, moved FROM quarantine \
     WHERE account_id = ANY($1) AND resolved_at IS NULL AND moved IS NOT NULL ORDER BY shard, seq";

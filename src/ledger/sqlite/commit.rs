@@ -45,7 +45,10 @@ pub(super) async fn commit(
     }
     let flushed = locked.row.flushed_seq;
     let last_change = locked.row.last_change;
-    let fresh = outbox.entries.iter().filter(|entry| entry.seq > flushed);
+    let fresh = outbox
+        .entries
+        .iter()
+        .filter(|entry| locked.row.is_news(entry));
     let fresh: Vec<&Entry> = fresh.collect();
     let taken = quarantine::take_in(&mut tx, &mut locked, &fresh).await?;
     let unreadable = outbox.unreadable.iter().filter(|odd| odd.seq > flushed);
@@ -63,12 +66,17 @@ pub(super) async fn commit(
     };
     sqlx::query(RAISE_FLUSHED_SEQ)
         .bind(shard.0)
-        .bind(upto.0)
+        .bind(upto.max(flushed).0)
         .execute(&mut *tx)
         .await?;
     tx.commit().await?;
     Ok(Committed::UpTo {
-        entry: upto,
+        // What was not looked at yet, of whatever number, must not be forgotten.
+        entry: if taken.is_all {
+            upto.max(flushed)
+        } else {
+            upto
+        },
         changed: locked.row.last_change > last_change,
     })
 }

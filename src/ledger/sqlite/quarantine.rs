@@ -19,7 +19,8 @@ use crate::ledger::unwritten::Unwritten;
 use crate::quota::{AccountId, Entry, Moved, OutSeq, ShardId, Unreadable};
 
 const PUT: &str = "\
-    INSERT INTO quarantine (shard, seq, account_id, raw, reason, moved) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    INSERT INTO quarantine (shard, seq, account_id, raw, reason, moved) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+    ON CONFLICT DO NOTHING";
 const MOVED: &str = "\
     SELECT account_id, moved FROM quarantine \
     WHERE account_id IN (SELECT value FROM json_each(?1)) AND resolved_at IS NULL AND moved IS NOT NULL \
