@@ -26,7 +26,7 @@ use super::{Sidecar, control, health};
 use crate::clock::Clock;
 use crate::config::{Config, Meter, Route, StoreDown};
 use crate::dialect;
-use crate::ledger::{Applier, Flusher, Keeper, Ledger, Loader};
+use crate::ledger::{Applier, Expiry, Flusher, Keeper, Ledger, Loader};
 use crate::listener::{self, Bounds};
 use crate::quota::{
     AccountId, Bounded, Ended, Ending, Kept, LeftOpen, Outcome, Settler, SettlerSettings, ShardId,
@@ -216,6 +216,7 @@ struct House<S, L> {
     keeper: Arc<Keeper<S, L>>,
     applier: Arc<Applier<S, L>>,
     flusher: Arc<Flusher<S, L>>,
+    expiry: Expiry<S, L>,
     settler: Arc<Settler>,
     kept: Arc<Kept>,
     prices: Arc<ArcSwap<Current>>,
@@ -255,6 +256,13 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
             max_open: MAX_OPEN_CALLS,
             deadline,
         };
+        let expiry = Expiry::new(
+            store.clone(),
+            ledger.clone(),
+            loader.clone(),
+            flusher.clone(),
+            clock.clone(),
+        );
         let around = Arc::new(Around {
             loader: loader.clone(),
             flusher: flusher.clone(),
@@ -278,6 +286,7 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
             keeper,
             applier,
             flusher,
+            expiry,
             prices: Arc::new(ArcSwap::from_pointee(Current::none())),
             metrics,
             sweeper: SweeperSettings {
@@ -351,6 +360,8 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         tasks.spawn(async move { house.applier.run().await });
         let house = self.clone();
         tasks.spawn(async move { house.flusher.run().await });
+        let house = self.clone();
+        tasks.spawn(async move { house.expiry.run().await });
         let house = self.clone();
         tasks.spawn(async move { prices::follow(&*house.ledger, &house.prices).await });
         tasks.spawn(async move { telemetry.run_upkeep().await });

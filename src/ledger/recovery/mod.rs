@@ -398,7 +398,9 @@ async fn whatever_the_store_forgets(seed: u64) {
             0 => world.wipe(),
             1 => {
                 let left = world.store.copy();
-                world.store.turn_into(copies.choose(&mut rng).unwrap().copy());
+                world
+                    .store
+                    .turn_into(copies.choose(&mut rng).unwrap().copy());
                 copies.push(left);
             }
             2 => world.store.turn_into(world.store.copy()),
