@@ -93,7 +93,7 @@ async fn round(live: &Live) -> Result<Done, Failure> {
     Ok(done)
 }
 
-fn flusher(live: &Live) -> Flusher<AnyStore, AnyLedger> {
+pub(super) fn flusher(live: &Live) -> Flusher<AnyStore, AnyLedger> {
     let (store, ledger) = (live.store.clone(), live.ledger.clone());
     let keeper = Arc::new(Keeper::new(store.clone(), ledger.clone(), Clock::System));
     Flusher::new(store, ledger, keeper, live.applier.clone(), Clock::System)

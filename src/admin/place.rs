@@ -13,12 +13,15 @@ use super::failure::Failure;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::postgres::admin::Admin;
-use crate::ledger::{AnyLedger, Applier, Checked, Ledger};
+use crate::ledger::{AnyLedger, Applier, Checked, Ledger, Looked};
 use crate::quota::redis::{RedisSettings, RedisStore};
 use crate::quota::{AnyStore, ShardId, Store};
 
 /// How long a command waits for one answer of the store at the least: nobody waits for it with a call in hand.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often a glance begins anew because the shard has changed under it.
+const GLANCES: usize = 16;
 
 pub(super) struct Place {
     pub config: Config,
@@ -88,6 +91,16 @@ impl Place {
     }
 }
 
+/// What a look at a shard found that changes nothing on either side.
+pub(super) enum Glance {
+    /// Its accounts can be read.
+    Live,
+    /// Nobody has ever called.
+    Unused,
+    /// The store does not have what the ledger knows it to have; in words.
+    Lost(String),
+}
+
 impl Live {
     pub fn new(store: AnyStore, ledger: Arc<AnyLedger>) -> Self {
         let store = Arc::new(store);
@@ -108,5 +121,35 @@ impl Live {
             }
             Checked::Refused(reason) => Err(Failure::lost(shard, reason)),
         }
+    }
+
+    /// Lets the accounts of a shard be read as they are. Unlike a check, it heals nothing.
+    pub async fn glance(&self, shard: ShardId) -> Result<Glance, Failure> {
+        for _ in 0..GLANCES {
+            let mut row = self.ledger.row(shard).await?;
+            let view = self.store.view(shard).await?;
+            let after = self.ledger.row(shard).await?;
+            // No lock is held: what was changed between two reads says nothing.
+            if (&row.home, row.last_change) != (&after.home, after.last_change) {
+                continue;
+            }
+            if row.home.is_none() && view.header.is_none() {
+                return Ok(Glance::Unused);
+            }
+            return Ok(
+                match row.look(self.ledger.installation().id, &view, false) {
+                    Looked::Agreed(life) => {
+                        if self.store.adopted(shard).is_none() {
+                            self.store.adopt(shard, life);
+                        }
+                        Glance::Live
+                    }
+                    Looked::Open { reason, .. } | Looked::Refused(reason) => Glance::Lost(reason),
+                },
+            );
+        }
+        Err(Failure::Away(format!(
+            "shard {shard} changes all the time: try again"
+        )))
     }
 }

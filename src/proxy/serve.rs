@@ -26,7 +26,7 @@ use super::{Sidecar, control, health};
 use crate::clock::Clock;
 use crate::config::{Config, Meter};
 use crate::dialect;
-use crate::ledger::{Applier, Flusher, Keeper, Ledger, Loader};
+use crate::ledger::{Applier, Auditor, Flusher, Keeper, Ledger, Loader};
 use crate::listener::{self, Bounds};
 use crate::quota::{
     AccountId, Outcome, Progressed, Settler, SettlerSettings, ShardId, Store, Surroundings,
@@ -182,6 +182,7 @@ struct House<S, L> {
     keeper: Arc<Keeper<S, L>>,
     applier: Arc<Applier<S, L>>,
     flusher: Arc<Flusher<S, L>>,
+    auditor: Auditor<S, L>,
     settler: Arc<Settler>,
     prices: Arc<ArcSwap<Current>>,
     metrics: Metrics,
@@ -208,6 +209,10 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         );
         let (counts, now) = (metrics.clone(), clock.clone());
         let flusher = Arc::new(flusher.telling(move |entries| counts.flushed(entries, now.now())));
+        let audit_interval = config.ledger.audit_interval;
+        let auditor = Auditor::new(store.clone(), ledger.clone(), audit_interval);
+        let counts = metrics.clone();
+        let auditor = auditor.telling(move |accounts, drifting| counts.audited(accounts, drifting));
         let loader = Arc::new(Loader::new(store.clone(), ledger.clone()));
         let deadline = Duration::from_millis(config.store.deadline_ms.unsigned_abs());
         let settings = SettlerSettings {
@@ -228,6 +233,7 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
             keeper,
             applier,
             flusher,
+            auditor,
             prices: Arc::new(ArcSwap::from_pointee(Current::none())),
             metrics,
             sweeper: SweeperSettings {
@@ -276,6 +282,8 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         tasks.spawn(async move { house.applier.run().await });
         let house = self.clone();
         tasks.spawn(async move { house.flusher.run().await });
+        let house = self.clone();
+        tasks.spawn(async move { house.auditor.run().await });
         let house = self.clone();
         tasks.spawn(async move { prices::follow(&*house.ledger, &house.prices).await });
         tasks.spawn(async move { telemetry.run_upkeep().await });

@@ -38,10 +38,7 @@ impl SqliteJournal {
     }
 
     /// A transaction of its own, of one statement.
-    async fn write(
-        &self,
-        query: Query<'_, Sqlite, SqliteArguments>,
-    ) -> Result<u64, LedgerError> {
+    async fn write(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<u64, LedgerError> {
         let mut turn = self.file.turn().await;
         let mut conn = turn.connection().await?;
         let written = async { Ok::<_, LedgerError>(query.execute(&mut conn).await?) };
