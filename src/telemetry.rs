@@ -72,6 +72,14 @@ pub struct Metrics {
     pub upstream: Histogram,
     /// Holds that lapsed here.
     pub lapses: Counter,
+    /// Calls that went on without the store, within their bound.
+    pub bounded: Counter,
+    /// Holds that a store had lost.
+    pub held_again: Counter,
+    /// Endings that a store may have lost.
+    pub settled_again: Counter,
+    /// Epochs that began since this sidecar knows their shards.
+    pub epochs: Counter,
     overruns: Counter,
     flush_lag: Gauge,
     store_up: Gauge,
@@ -184,6 +192,22 @@ impl Metrics {
                 "From the call to the first byte of the upstream's answer.",
             ),
             lapses: counted("tollgate_lapses_total", "Holds that lapsed here."),
+            bounded: counted(
+                "tollgate_bounded_calls_total",
+                "Calls that went on while the store was away, within their bound.",
+            ),
+            held_again: counted(
+                "tollgate_holds_made_again_total",
+                "Holds of calls in flight that the store had lost, made again.",
+            ),
+            settled_again: counted(
+                "tollgate_endings_settled_again_total",
+                "Endings settled again because the store may have lost them before the ledger had them.",
+            ),
+            epochs: counted(
+                "tollgate_epochs_total",
+                "Shards that began a new epoch because the store had lost them.",
+            ),
             overruns: counted(
                 "tollgate_overruns_total",
                 "Calls that used more than they had reserved.",
@@ -323,6 +347,10 @@ mod tests {
             "tollgate_overruns_total 0",
             "tollgate_audited_accounts_total 0",
             "tollgate_audit_drift 0",
+            "tollgate_bounded_calls_total 0",
+            "tollgate_holds_made_again_total 0",
+            "tollgate_endings_settled_again_total 0",
+            "tollgate_epochs_total 0",
         ] {
             assert!(page.contains(name), "{name} in {page}");
         }

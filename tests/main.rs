@@ -1,8 +1,10 @@
 //! Every test that goes through the public face: one binary, a file a behaviour.
 
 mod admin;
+mod embedded;
 mod harness;
 mod ledger;
+mod outage;
 mod provider_data;
 mod proxy;
 mod redis;

@@ -6,6 +6,7 @@
 -- STRICT, since otherwise a column takes whatever it is given, and a sum would quietly turn into a float.
 
 -- One row for ever. The store's headers carry its id, so that two installations that share a store by mistake notice.
+-- Without a rowid, which would be numbered on in place of the default.
 CREATE TABLE installation (
     one        INTEGER PRIMARY KEY DEFAULT 1,
     id         BLOB    NOT NULL,
@@ -15,7 +16,7 @@ CREATE TABLE installation (
     CONSTRAINT an_installation_is_named_by_16_bytes CHECK (length(id) = 16),
     -- The store's keys and every account's place follow from this number, so it never changes (rule 17).
     CONSTRAINT an_installation_has_1_to_16384_shards CHECK (shards BETWEEN 1 AND 16384)
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 -- SQLite locks the file, not a row, so two changes are never made at once anyway. What is read and written here is the
 -- same all the same: whoever changes anything of a shard's accounts numbers it in this row (rule 20).

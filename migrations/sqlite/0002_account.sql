@@ -12,7 +12,7 @@ CREATE TABLE catalog (
     markup_percent TEXT    NOT NULL DEFAULT '0',
     CONSTRAINT there_is_one_catalog CHECK (one = 1),
     CONSTRAINT a_markup_never_makes_a_price_negative CHECK (CAST(markup_percent AS REAL) >= -100)
-) STRICT;
+) STRICT, WITHOUT ROWID;
 INSERT INTO catalog DEFAULT VALUES;
 
 -- The whole plan is one document, as the catalogue says it: it is read and written as a whole, and compared as a whole

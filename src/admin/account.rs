@@ -71,14 +71,16 @@ pub(super) struct Set {
 }
 
 pub(super) async fn run(place: &Place, command: Command, output: &Output) -> Result<(), Failure> {
-    let admin = place.admin().await?;
     match command {
-        Command::Create { id, plan } => create(admin, &id, plan.as_deref(), output).await,
+        Command::Create { id, plan } => {
+            create(place.admin().await?, &id, plan.as_deref(), output).await
+        }
+        // The live store has all of it.
         Command::Show { id } => show::run(place, &id, output).await,
-        Command::List => list(admin, output).await,
+        Command::List => list(place.admin().await?, output).await,
         Command::Set(set) => {
             let (id, edit) = set.edit();
-            admin.edit_account(&id, &edit).await?;
+            place.admin().await?.edit_account(&id, &edit).await?;
             let told = catch_up::account(place, &id).await;
             let value = json!({ "account": id, "pending": told.is_pending() });
             output.answer(&value, &told.say(&format!("account {id} is set")))

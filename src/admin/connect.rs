@@ -9,7 +9,10 @@ use crate::quota::redis::RedisSettings;
 pub(super) fn ledger_url(config: &Config) -> Result<&str, Failure> {
     match &config.ledger.url {
         LedgerUrl::Postgres(url) => Ok(url.expose()),
-        LedgerUrl::Memory | LedgerUrl::Sqlite(_) => Err(Failure::Usage(
+        LedgerUrl::Sqlite(_) => Err(Failure::Usage(
+            "what changes a sqlite:// ledger is not built yet".into(),
+        )),
+        LedgerUrl::Memory => Err(Failure::Usage(
             "this configuration's ledger is in memory, where no command can reach it".into(),
         )),
     }

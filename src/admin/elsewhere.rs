@@ -9,7 +9,7 @@ use super::lease::{Holder, Lease};
 use super::output::Output;
 use super::owner::{self, Asked, NotAsked};
 use super::place::Place;
-use super::{Command, Typed, migrate, run_at};
+use super::{Command, Typed, run_at};
 use crate::config::{Config, LedgerUrl};
 
 /// How long an owner may take from listening no more to giving the file back.
@@ -22,6 +22,12 @@ pub(super) async fn run(config: Config, typed: Typed, output: &Output) -> Result
         let place = Place::new(config);
         return run_at(&place, typed, output).await.map(|()| 0);
     };
+    if !file.exists() && !matches!(typed.command, Command::Migrate(_)) {
+        return Err(Failure::Usage(format!(
+            "there is no {}: make it with `tollgate migrate`, or with `tollgate serve`",
+            file.display()
+        )));
+    }
     let until = Instant::now() + PATIENCE;
     loop {
         let listens = match Lease::take(file).await? {
@@ -54,11 +60,11 @@ pub(super) async fn run(config: Config, typed: Typed, output: &Output) -> Result
 
 /// Opens the file, runs it, and gives the file back as clean as a sidecar would.
 async fn here(config: Config, lease: Lease, typed: Typed, output: &Output) -> Result<u8, Failure> {
-    if let Command::Migrate(arguments) = &typed.command {
+    let place = match &typed.command {
         // What is to be opened may not be there yet.
-        migrate::file(&config, arguments.shards).await?;
-    }
-    let place = Place::open(config).await?;
+        Command::Migrate(arguments) => Place::make(config, arguments.shards).await?,
+        _ => Place::open(config).await?,
+    };
     let outcome = run_at(&place, typed, output).await;
     place.close().await;
     drop(lease);

@@ -6,6 +6,7 @@ use super::output::Output;
 use crate::config::ConfigError;
 use crate::ledger::{ApplyError, CheckError, FlushError, LedgerError, LoadError};
 use crate::proxy::ServeError;
+use crate::quota::embedded::RecoveryError;
 use crate::quota::{ShardId, StoreError};
 
 /// What to do about a shard whose state is lost; a new one is not made, because it would hold credit that was spent.
@@ -65,11 +66,12 @@ impl Failure {
     fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Ledger(LedgerError::Away(_)) => Some(
-                "Is [ledger] url right, is there such a database and such a user, and does PostgreSQL answer there?",
+                "Is [ledger] url right? With postgres://: is there such a database and such a user, and does PostgreSQL \
+                 answer there? With sqlite://: may this user read and write the file, and is there space on its disk?",
             ),
-            Self::Store(StoreError::Away(_)) => {
-                Some("Is [store] url right, and does Redis answer there?")
-            }
+            Self::Store(StoreError::Away(_)) => Some(
+                "Is [store] url right, and does Redis answer there? The embedded store needs its file, and space on its disk.",
+            ),
             Self::Store(StoreError::Lost { .. }) => Some(LOST),
             _ => None,
         }
@@ -95,6 +97,18 @@ impl From<ServeError> for Failure {
                 "{error}: choose another address in [listen], or with `tollgate demo --listen`"
             )),
             ServeError::Roots(error) => Self::Process(error),
+            ServeError::Journal { .. } => Self::Usage(format!(
+                "{error}: name a file of its own for each sidecar in [store] bounded_journal"
+            )),
+        }
+    }
+}
+
+impl From<RecoveryError> for Failure {
+    fn from(error: RecoveryError) -> Self {
+        match error {
+            RecoveryError::Format(_) => Self::Usage(error.to_string()),
+            RecoveryError::Journal(_) | RecoveryError::Damaged(_) => Self::Away(error.to_string()),
         }
     }
 }
@@ -132,7 +146,9 @@ impl From<LoadError> for Failure {
         match error {
             LoadError::NoAccount => Self::Usage(error.to_string()),
             LoadError::Store(error) => Self::Store(error),
-            LoadError::Ledger(_) | LoadError::Behind => Self::Away(error.to_string()),
+            LoadError::Ledger(_) | LoadError::Behind | LoadError::Undrained => {
+                Self::Away(error.to_string())
+            }
         }
     }
 }

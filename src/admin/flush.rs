@@ -93,6 +93,7 @@ async fn round(live: &Live) -> Result<Done, Failure> {
     Ok(done)
 }
 
+/// Carries what is in the store of this command's configuration.
 pub(super) fn flusher(live: &Live) -> Flusher<AnyStore, AnyLedger> {
     let (store, ledger) = (live.store.clone(), live.ledger.clone());
     let keeper = Arc::new(Keeper::new(store.clone(), ledger.clone(), Clock::System));

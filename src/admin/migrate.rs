@@ -7,7 +7,6 @@ use super::connect;
 use super::failure::Failure;
 use super::output::Output;
 use super::place::Place;
-use crate::config::Config;
 use crate::ledger::postgres::schema;
 use crate::price::seed;
 
@@ -16,12 +15,6 @@ pub(super) struct Arguments {
     /// Into how many slices the accounts are cut, for ever; counts the first time only [default: 64].
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=16384))]
     pub(super) shards: Option<u16>,
-}
-
-/// Creates or upgrades an embedded installation's file.
-pub(super) async fn file(config: &Config, shards: Option<u16>) -> Result<(), Failure> {
-    let _ = (config, shards);
-    Err(Failure::not_built("embedded"))
 }
 
 pub(super) async fn run(

@@ -3,23 +3,31 @@
 //! With Redis and Postgres every command connects by itself. An embedded installation has one owner (rule 29): its place is
 //! opened once, and every command of that process runs on it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 use super::connect;
 use super::failure::Failure;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Durability, LedgerUrl};
 use crate::ledger::postgres::admin::Admin;
-use crate::ledger::{AnyLedger, Applier, Checked, Ledger, Looked};
+use crate::ledger::sqlite::file::{self, File};
+use crate::ledger::sqlite::journal::SqliteJournal;
+use crate::ledger::sqlite::schema;
+use crate::ledger::{AnyLedger, Applier, Checked, Ledger, Looked, SqliteLedger};
+use crate::quota::embedded::{EmbeddedSettings, EmbeddedStore};
 use crate::quota::redis::{RedisSettings, RedisStore};
 use crate::quota::{AnyStore, ShardId, Store};
 
 /// How long a command waits for one answer of the store at the least: nobody waits for it with a call in hand.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a clean end may take.
+const CLOSING: Duration = Duration::from_secs(10);
 /// How often a glance begins anew because the shard has changed under it.
 const GLANCES: usize = 16;
 
@@ -28,6 +36,8 @@ pub(super) struct Place {
     admin: OnceCell<Admin>,
     ledger: OnceCell<Arc<AnyLedger>>,
     live: OnceCell<Live>,
+    /// The file of an embedded installation.
+    file: Option<Arc<File>>,
 }
 
 /// Store and ledger, as the data plane sees them.
@@ -44,22 +54,55 @@ impl Place {
             admin: OnceCell::new(),
             ledger: OnceCell::new(),
             live: OnceCell::new(),
+            file: None,
         }
     }
 
-    /// Opens an embedded installation. Only who has its lease may.
+    /// Opens the file of an embedded installation. Only who has its lease may.
     pub async fn open(config: Config) -> Result<Self, Failure> {
-        let _ = config;
-        Err(Failure::not_built("embedded"))
+        let file = File::open(file_of(&config)?, durability(&config)).await?;
+        Self::on(config, Arc::new(file)).await
     }
 
-    /// A clean end.
+    /// The same, and creates or upgrades it first.
+    pub async fn make(config: Config, shards: Option<u16>) -> Result<Self, Failure> {
+        let file = File::create(file_of(&config)?, durability(&config)).await?;
+        schema::migrate(&file, shards).await?;
+        Self::on(config, Arc::new(file)).await
+    }
+
+    async fn on(config: Config, file: Arc<File>) -> Result<Self, Failure> {
+        let ledger = SqliteLedger::over(file.clone()).await?;
+        let shards = ledger.installation().shards;
+        let settings = EmbeddedSettings::new(shards, config.store.outbox_bound, Clock::System);
+        let journal = Arc::new(SqliteJournal::new(file.clone()));
+        let store = EmbeddedStore::open(journal, settings).await?;
+        let ledger = Arc::new(AnyLedger::Sqlite(ledger));
+        let live = Live::new(AnyStore::Embedded(store), ledger.clone());
+        Ok(Self {
+            config,
+            admin: OnceCell::new(),
+            ledger: OnceCell::new_with(Some(ledger)),
+            live: OnceCell::new_with(Some(live)),
+            file: Some(file),
+        })
+    }
+
+    /// A clean end of what was opened. What goes wrong now loses nothing: the next one to open it takes longer.
     pub async fn close(&self) {
-        let Some(live) = self.live.get() else { return };
-        if let AnyStore::Embedded(store) = &*live.store
-            && let Err(error) = store.close().await
-        {
-            tracing::warn!(%error, "the next start takes longer: the journal could not be cut short");
+        let Some(file) = &self.file else { return };
+        let close = async {
+            if let Some(live) = self.live.get()
+                && let AnyStore::Embedded(store) = &*live.store
+            {
+                store.close().await?;
+            }
+            Ok::<_, Failure>(file.close().await?)
+        };
+        match timeout(CLOSING, close).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the file is left as it is"),
+            Err(_) => tracing::warn!("the file takes too long, and is left as it is"),
         }
     }
 
@@ -99,6 +142,23 @@ pub(super) enum Glance {
     Unused,
     /// The store does not have what the ledger knows it to have; in words.
     Lost(String),
+}
+
+/// Where an embedded installation's file is.
+fn file_of(config: &Config) -> Result<&Path, Failure> {
+    match &config.ledger.url {
+        LedgerUrl::Sqlite(path) => Ok(path),
+        LedgerUrl::Memory | LedgerUrl::Postgres(_) => Err(Failure::Usage(
+            "this configuration's ledger is not a file".into(),
+        )),
+    }
+}
+
+fn durability(config: &Config) -> file::Durability {
+    match config.store.durability {
+        Durability::Process => file::Durability::Process,
+        Durability::Power => file::Durability::Power,
+    }
 }
 
 impl Live {

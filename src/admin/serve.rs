@@ -12,10 +12,11 @@ use super::failure::Failure;
 use super::lease::{Holder, Lease, Listens};
 use super::output::Output;
 use super::place::{Live, Place};
-use super::{connect, migrate, owner, secret};
+use super::{connect, owner, secret};
 use crate::clock::Clock;
 use crate::config::{Config, LedgerUrl};
 use crate::ledger::{AnyLedger, Ledger};
+use crate::price::seed;
 use crate::proxy::{self, Addresses, Commands};
 use crate::quota::AnyStore;
 use crate::quota::redis::RedisStore;
@@ -66,8 +67,8 @@ async fn own(file: &Path) -> Result<Lease, Failure> {
 
 /// Serves from a file, and runs the commands that are about it.
 async fn embedded(config: Config, mut lease: Lease, output: &Output) -> Result<(), Failure> {
-    migrate::file(&config, None).await?;
-    let place = Arc::new(Place::open(config.clone()).await?);
+    let place = Arc::new(Place::make(config.clone(), None).await?);
+    place.admin().await?.seed_prices(&seed()).await?;
     let token = secret::random_digits();
     let commands = owner::answering(place.clone(), token.clone());
     let announce = |addresses: &Addresses| {

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::arguments;
 use super::failure::Failure;
+use super::flush;
 use super::output::{Output, Table};
 use super::place::Place;
 use crate::clock::{Clock, UnixMs};
@@ -79,6 +80,8 @@ async fn live(place: &Place, id: &AccountId) -> Result<Shown, Failure> {
     live.applier.apply_shard(shard).await?;
     let now = live.store.view(shard).await?.now;
     if live.store.account(id).await?.is_none() {
+        // Nobody else may be there to carry to the ledger what keeps the account from being loaded (rule 22).
+        flush::flusher(live).flush(shard).await?;
         let loader = Loader::new(live.store.clone(), live.ledger.clone());
         loader.load(id).await.map_err(|error| match error {
             LoadError::NoAccount => nobody(id),

@@ -10,6 +10,7 @@ use sqlx::postgres::PgConnectOptions;
 use super::error::Problem;
 use super::raw::{RawLedger, RawStore};
 use super::{Secret, Standing, choice, number, time};
+use crate::money::Nanos;
 
 /// Where the ledger is, where nothing is said about it.
 const DEFAULT_LEDGER: &str = "tollgate.db";
@@ -35,6 +36,12 @@ pub struct StoreConfig {
     pub sweep_interval: Duration,
     /// What the embedded store survives; Redis has its own settings for that.
     pub durability: Durability,
+    /// What happens to calls while it is away, on routes that say nothing of it.
+    pub on_store_down: StoreDown,
+    /// The bound of routes that are bounded and name none.
+    pub bounded_credits: Nanos,
+    /// Where calls are written down that go on without it.
+    pub bounded_journal: PathBuf,
 }
 
 /// What an answer of the embedded store survives (rule 28).
@@ -44,6 +51,15 @@ pub enum Durability {
     Process,
     /// The end of the machine, too: each group of answers waits for the disk.
     Power,
+}
+
+/// What happens to calls while the store is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreDown {
+    /// They are refused at once.
+    Refuse,
+    /// They go on until an account has used so much on this sidecar; never zero.
+    Bounded(Nanos),
 }
 
 /// Where the live store is.
@@ -81,11 +97,7 @@ pub enum LedgerUrl {
 
 impl StoreConfig {
     pub(super) fn usable(raw: RawStore, standing: Standing) -> Result<Self, Problem> {
-        store_down(
-            "store",
-            raw.on_store_down.as_deref(),
-            raw.bounded_credits.is_some(),
-        )?;
+        let (on_store_down, bounded_credits) = StoreDown::of_store(&raw)?;
         let deadline_s = number("store.deadline_s", raw.deadline_s, 60, 1..=3600)?;
         let max_age_s = number("store.max_age_s", raw.max_age_s, 3600, 1..=86_400)?;
         if max_age_s < deadline_s {
@@ -131,30 +143,75 @@ impl StoreConfig {
                 ],
                 &[],
             )?,
+            on_store_down,
+            bounded_credits,
+            bounded_journal: journal(raw.bounded_journal)?,
         })
     }
 }
 
-/// What happens while the store is away. Refusing is all there is so far, so there is nothing to keep.
-// holds: 8, fail as configured
-pub(super) fn store_down(
-    section: &str,
-    on_store_down: Option<&str>,
-    has_bound: bool,
-) -> Result<(), Problem> {
-    let key = format!("{section}.on_store_down");
-    choice(
-        &key,
-        on_store_down,
-        "refuse",
-        &[("refuse", ())],
-        &["bounded"],
-    )?;
-    if has_bound {
-        let key = format!("{section}.bounded_credits");
-        return Err(Problem::new(key, "`bounded` is not built yet"));
+impl StoreDown {
+    /// Of [store]: what routes do that say nothing of it.
+    fn of_store(raw: &RawStore) -> Result<(Self, Nanos), Problem> {
+        let credits = bounded_credits("store", raw.bounded_credits.as_deref())?;
+        let credits = credits.unwrap_or_default();
+        let down = Self::choose("store", raw.on_store_down.as_deref(), "refuse", credits)?;
+        Ok((down, credits))
     }
-    Ok(())
+
+    /// Of a route.
+    pub(super) fn of_route(
+        section: &str,
+        on_store_down: Option<&str>,
+        credits: Option<&str>,
+        store: &StoreConfig,
+    ) -> Result<Self, Problem> {
+        let credits = bounded_credits(section, credits)?.unwrap_or(store.bounded_credits);
+        let default = match store.on_store_down {
+            Self::Refuse => "refuse",
+            Self::Bounded(_) => "bounded",
+        };
+        Self::choose(section, on_store_down, default, credits)
+    }
+
+    // holds: 8, fail as configured
+    fn choose(
+        section: &str,
+        typed: Option<&str>,
+        default: &str,
+        credits: Nanos,
+    ) -> Result<Self, Problem> {
+        let key = format!("{section}.on_store_down");
+        let words = [
+            ("refuse", Self::Refuse),
+            ("bounded", Self::Bounded(credits)),
+        ];
+        let chosen = choice(&key, typed, default, &words, &[])?;
+        if chosen == Self::Bounded(Nanos::ZERO) {
+            let message = "`bounded` needs a bound: set `bounded_credits`, as in \"0.5\"";
+            return Err(Problem::new(key, message));
+        }
+        Ok(chosen)
+    }
+}
+
+fn bounded_credits(section: &str, typed: Option<&str>) -> Result<Option<Nanos>, Problem> {
+    let Some(typed) = typed else {
+        return Ok(None);
+    };
+    let credits = Nanos::from_credits(typed).ok();
+    let credits = credits.filter(|credits| *credits >= Nanos::ZERO);
+    let key = format!("{section}.bounded_credits");
+    let message = "expected credits from \"0\" to \"9000000\", with nine decimals at most";
+    credits.map(Some).ok_or_else(|| Problem::new(key, message))
+}
+
+fn journal(typed: Option<String>) -> Result<PathBuf, Problem> {
+    let path = typed.unwrap_or_else(|| "tollgate-bounded.jsonl".to_owned());
+    if path.is_empty() {
+        return Err(Problem::new("store.bounded_journal", "expected a path"));
+    }
+    Ok(path.into())
 }
 
 fn prefix(typed: Option<String>) -> Result<String, Problem> {

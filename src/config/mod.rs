@@ -21,7 +21,7 @@ mod route;
 mod secret;
 mod source;
 
-pub use backends::{Durability, LedgerConfig, LedgerUrl, StoreConfig, StoreUrl};
+pub use backends::{Durability, LedgerConfig, LedgerUrl, StoreConfig, StoreDown, StoreUrl};
 pub use error::ConfigError;
 pub use listen::Listen;
 pub use route::{Charge, Credential, Meter, Route, UnknownPaths, Unpriced, Upstream};
@@ -141,10 +141,10 @@ impl Config {
         backends::belong_together(&store.url, &ledger.url)?;
         Ok(Self {
             listen: Listen::usable(raw.listen)?,
-            store,
             ledger,
             credit_usd: credit_usd(&raw.credit)?,
-            routes: route::all(raw.route)?,
+            routes: route::all(raw.route, &store)?,
+            store,
             refusal: RefusalConfig::usable(raw.refusal)?,
             log: LogConfig::usable(&raw.log)?,
         })

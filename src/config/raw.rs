@@ -45,7 +45,8 @@ pub(super) struct RawStore {
     pub(super) outbox_bound: Option<Whole>,
     pub(super) sweep_interval_ms: Option<Whole>,
     pub(super) on_store_down: Option<String>,
-    pub(super) bounded_credits: Option<IgnoredAny>,
+    pub(super) bounded_credits: Option<String>,
+    pub(super) bounded_journal: Option<String>,
     pub(super) durability: Option<String>,
 }
 
@@ -94,7 +95,7 @@ pub(super) struct RawRoute {
     pub(super) unpriced: Option<String>,
     pub(super) on_short: Option<String>,
     pub(super) on_store_down: Option<String>,
-    pub(super) bounded_credits: Option<IgnoredAny>,
+    pub(super) bounded_credits: Option<String>,
     pub(super) unknown_paths: Option<String>,
     pub(super) assume_output_tokens: Option<Whole>,
     pub(super) markup_percent: Option<String>,

@@ -1,6 +1,7 @@
 //! A configuration means what it says, or says what is wrong with it and where.
 
 use super::*;
+use crate::money::Nanos;
 
 const SHIPPED: &str = include_str!("../../config/default.toml");
 
@@ -86,7 +87,7 @@ fn every_setting_is_documented() {
         words.map(str::to_owned).collect()
     };
     let file: toml::Table = uncommented().parse().unwrap();
-    let later = ["companion", "jwt", "stripe", "bounded_credits"];
+    let later = ["companion", "jwt", "stripe"];
     let mut seen = 0;
     for section in known("[zzz]") {
         if later.contains(&section.as_str()) {
@@ -205,21 +206,41 @@ fn what_is_not_built_says_so() {
             "route[0].on_short",
             "meter = 'openai'\non_short = 'clamp'\n",
         ),
-        (
-            "route[0].on_store_down",
-            "meter = 'openai'\non_store_down = 'bounded'\n",
-        ),
-        (
-            "route[0].bounded_credits",
-            "meter = 'openai'\nbounded_credits = '1'\n",
-        ),
     ] {
         let (_, named, message) = route_refused(more);
         assert_eq!(named, key);
         assert!(message.contains("not built yet"), "{key}: {message}");
     }
-    let error = parse("[store]\nurl = 'redis://h'\non_store_down = 'bounded'", &[]).unwrap_err();
-    assert!(error.message.contains("not built yet"), "{error}");
+}
+
+#[test]
+fn a_bounded_route_has_a_bound_of_its_own_or_the_stores() {
+    let route = "[[route]]\nprefix = '/x'\nupstream = 'http://h'\nmeter = 'openai'\n";
+    let of = |store: &str, more: &str| {
+        let config = Config::demo(&format!("[store]\n{store}\n{route}{more}\n"));
+        config.map(|config| config.routes[0].on_store_down)
+    };
+    let bounded = |credits: &str| Ok(StoreDown::Bounded(Nanos::from_credits(credits).unwrap()));
+    let store = "on_store_down = 'bounded'\nbounded_credits = '2'";
+    assert_eq!(of("", ""), Ok(StoreDown::Refuse));
+    assert_eq!(of(store, ""), bounded("2"));
+    assert_eq!(of(store, "bounded_credits = '0.5'"), bounded("0.5"));
+    assert_eq!(of(store, "on_store_down = 'refuse'"), Ok(StoreDown::Refuse));
+    assert_eq!(
+        of("bounded_credits = '3'", "on_store_down = 'bounded'"),
+        bounded("3")
+    );
+    for (store, more, key) in [
+        ("", "on_store_down = 'bounded'", "route[0].on_store_down"),
+        ("on_store_down = 'bounded'", "", "store.on_store_down"),
+        ("bounded_credits = '-1'", "", "store.bounded_credits"),
+        ("bounded_journal = ''", "", "store.bounded_journal"),
+        ("", "bounded_credits = 'much'", "route[0].bounded_credits"),
+        (store, "bounded_credits = '0'", "route[0].on_store_down"),
+    ] {
+        let error = of(store, more).unwrap_err();
+        assert_eq!(error.key.as_deref(), Some(key), "{error}");
+    }
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub mod postgres;
 pub mod posting;
 mod quarantined;
 mod record;
+#[cfg(test)]
+mod recovery;
 mod sql;
 pub mod sqlite;
 mod standing;

@@ -6,12 +6,17 @@ use crate::clock::UnixMs;
 
 mod account;
 mod any;
+mod bounded;
 mod change;
 pub mod embedded;
 pub mod engine;
 mod entry;
+mod heartbeat;
 mod id;
+mod journal;
+mod kept;
 mod limit;
+mod lives;
 pub mod redis;
 mod reservation;
 mod settler;
@@ -21,13 +26,16 @@ mod view;
 
 pub use account::{Lot, Mode, Snapshot, Status};
 pub use any::AnyStore;
+pub use bounded::{Bounded, BoundedCall, LeftOpen};
 pub use change::{AccountImage, ApplyAnswer, ChangeBody, CounterBalance, LoadAnswer, StoreChange};
 pub use entry::{EndedEntry, Entry, EntryKind, Moved};
 pub use id::{
     AccountId, AccountIdError, ChangeSeq, Detail, Epoch, LotId, OutSeq, ReservationId, RunId,
     ShardId, Tenure, Version,
 };
+pub use kept::Kept;
 pub use limit::{CounterKey, Limit, NameError, Resource, Scope, Span, Window};
+pub use lives::{Lives, NewLife, NewLives};
 pub use reservation::{Ending, Metered, Reservation};
 pub use settler::{Settler, SettlerSettings, Surroundings};
 pub use sweeper::{Sweeper, SweeperSettings};

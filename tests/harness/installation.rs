@@ -90,9 +90,14 @@ pub const SWEEP_MS: u64 = 300;
 impl Installation {
     /// A new one in this Redis, with a database of its own, migrated and with the prices in it.
     pub async fn new(store_url: &str) -> Self {
+        Self::at(store_url, &postgres::database().await)
+    }
+
+    /// One in this Redis and this database.
+    pub fn at(store_url: &str, ledger_url: &str) -> Self {
         let installation = Self {
             directory: TempDir::new().expect("a directory"),
-            ledger_url: postgres::database().await,
+            ledger_url: ledger_url.to_owned(),
             store_url: store_url.to_owned(),
             prefix: format!("t{}", Uuid::now_v7().simple()),
             catalogue: Mutex::new(()),

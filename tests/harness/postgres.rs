@@ -23,19 +23,92 @@ const START_DEADLINE: Duration = Duration::from_mins(1);
 // $1: where the programs are, $2: the port, $3: the folder.
 const RUN: &str = r#"
 "$1/postgres" -D "$3/data" -p "$2" -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
-    -c fsync=off -c synchronous_commit=off -c full_page_writes=off \
+    -c fsync=off -c full_page_writes=off -c synchronous_commit="$4" \
     -c max_connections=300 -c shared_buffers=32MB -c autovacuum=off >"$3/log" 2>&1 &
 pid=$!
 cat >/dev/null
 kill -QUIT $pid
 wait $pid
-rm -rf "$3"
+rm -f "$3/data/postmaster.pid"
+[ "$4" = off ] && rm -rf "$3"
 "#;
 
-struct Server {
+/// A server of its own, which a test may stop and start again: what it has committed is there again then.
+pub struct Server {
+    programs: PathBuf,
+    folder: PathBuf,
     port: u16,
+    /// Whether a commit outlives a stop. It costs a little, so only servers that are stopped do it.
+    durable: bool,
     /// Its input is what keeps the server alive.
-    _shell: Child,
+    shell: Option<Child>,
+}
+
+impl Server {
+    /// Starts one that keeps what it has committed.
+    pub fn durable() -> Self {
+        Self::start(true)
+    }
+
+    fn start(durable: bool) -> Self {
+        let mut server = Self {
+            programs: programs(),
+            folder: new_data_folder(),
+            port: free_port(),
+            durable,
+            shell: None,
+        };
+        server.restart();
+        server
+    }
+
+    /// Starts it again on the same port.
+    pub fn restart(&mut self) {
+        assert!(self.shell.is_none(), "it runs already");
+        let shell = as_server_user(Path::new("sh"))
+            .args(["-c", RUN, "sh"])
+            .arg(&self.programs)
+            .arg(self.port.to_string())
+            .arg(&self.folder)
+            .arg(if self.durable { "on" } else { "off" })
+            .current_dir(&self.folder)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("a shell runs");
+        self.shell = Some(shell);
+        wait_until_ready(&self.programs, self.port, &self.folder);
+    }
+
+    /// Ends it at once, whatever it is doing, and waits until it is gone.
+    pub fn stop(&mut self) {
+        let mut shell = self.shell.take().expect("it runs");
+        drop(shell.stdin.take());
+        shell.wait().expect("the shell was started here");
+    }
+
+    /// The url of a new database, migrated.
+    pub async fn database(&self) -> String {
+        let name = format!("test_{}", Uuid::now_v7().simple());
+        sql(&self.url("postgres"), format!("CREATE DATABASE {name}")).await;
+        let url = self.url(&name);
+        migrate(&url, Some(SHARDS)).await.expect("it migrates");
+        url
+    }
+
+    fn url(&self, database: &str) -> String {
+        let port = self.port;
+        format!("postgres://postgres@127.0.0.1:{port}/{database}?sslmode=disable")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.shell.is_some() {
+            self.stop();
+        }
+        // The folder may be another user's; whoever runs as root may remove it all the same.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
 }
 
 /// The url of a database that nothing has touched yet, migrated.
@@ -70,8 +143,7 @@ pub async fn empty_database(name: &str) -> String {
 
 fn url(database: &str) -> String {
     static SERVER: OnceLock<Server> = OnceLock::new();
-    let port = SERVER.get_or_init(start).port;
-    format!("postgres://postgres@127.0.0.1:{port}/{database}?sslmode=disable")
+    SERVER.get_or_init(|| Server::start(false)).url(database)
 }
 
 async fn sql(url: &str, statement: String) {
@@ -83,8 +155,8 @@ async fn sql(url: &str, statement: String) {
     conn.close().await.expect("it closes");
 }
 
-fn start() -> Server {
-    let programs = programs();
+/// A folder with an empty database cluster in it.
+fn new_data_folder() -> PathBuf {
     let folder = tempfile::Builder::new()
         .prefix("tollgate-postgres-")
         .tempdir()
@@ -95,7 +167,7 @@ fn start() -> Server {
         let chown = Command::new("chown").arg(owner).arg(&folder).status();
         assert!(chown.expect("chown runs").success());
     }
-    let initdb = as_server_user(&programs.join("initdb"))
+    let initdb = as_server_user(&programs().join("initdb"))
         .arg("-D")
         .arg(folder.join("data"))
         .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"])
@@ -104,22 +176,7 @@ fn start() -> Server {
         .output()
         .expect("initdb runs");
     assert!(initdb.status.success(), "{initdb:?}");
-
-    let port = free_port();
-    let shell = as_server_user(Path::new("sh"))
-        .args(["-c", RUN, "sh"])
-        .arg(&programs)
-        .arg(port.to_string())
-        .arg(&folder)
-        .current_dir(&folder)
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("a shell runs");
-    wait_until_ready(&programs, port, &folder);
-    Server {
-        port,
-        _shell: shell,
-    }
+    folder
 }
 
 fn wait_until_ready(programs: &Path, port: u16, folder: &Path) {

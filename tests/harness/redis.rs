@@ -4,7 +4,7 @@
 //! one that is killed.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -58,6 +58,10 @@ impl Server {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    pub fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
     /// Kills it as a crash would, and waits until it is gone.
     pub fn kill(&mut self) {
         let mut running = self.running.take().expect("it runs");
@@ -90,7 +94,9 @@ impl Server {
             pid: pid.trim().to_owned(),
         });
         wait_for("redis-server answers (is it installed?)", || {
-            self.try_connect().is_some()
+            // One that reads its file first takes connections and answers nothing but that it is loading.
+            let connection = self.try_connect();
+            connection.is_some_and(|mut it| redis::cmd("PING").exec(&mut it).is_ok())
         });
     }
 
@@ -142,9 +148,11 @@ pub fn server() -> &'static Server {
     SERVER.get_or_init(Server::start)
 }
 
-/// A Cluster of three nodes without replicas.
+/// A Cluster of three nodes.
 pub struct Cluster {
     pub nodes: Vec<Server>,
+    /// One for each node, or none.
+    pub replicas: Vec<Server>,
 }
 
 impl Cluster {
@@ -161,7 +169,8 @@ impl Cluster {
             let (port, bus) = (node.port.to_string(), node.options[3].as_str());
             nodes[0].command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]);
         }
-        let cluster = Self { nodes };
+        let replicas = Vec::new();
+        let cluster = Self { nodes, replicas };
         wait_for("every node of the Cluster knows every slot", || {
             cluster.nodes.iter().all(Self::is_whole)
         });
@@ -172,6 +181,60 @@ impl Cluster {
         let address = |node: &Server| format!("127.0.0.1:{}", node.port);
         let addresses: Vec<_> = self.nodes.iter().map(address).collect();
         format!("redis+cluster://{}", addresses.join(","))
+    }
+
+    /// One whose nodes have replicas, which take over when a node is gone for a second.
+    pub fn with_replicas() -> Self {
+        let mut cluster = Self::start();
+        for node in &cluster.nodes {
+            let replica = cluster_node();
+            let (port, bus) = (node.port.to_string(), node.options[3].as_str());
+            replica.command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]);
+            let id = node.id();
+            wait_for("the replica knows its node", || {
+                let known: String = replica.command(&["CLUSTER", "NODES"]);
+                known.contains(&id)
+            });
+            replica.command::<()>(&["CLUSTER", "REPLICATE", &id]);
+            cluster.replicas.push(replica);
+        }
+        cluster.all_are_there();
+        cluster
+    }
+
+    /// Waits until every node sees the Cluster whole, and every pair has one that follows the other.
+    pub fn all_are_there(&self) {
+        wait_for("every node of the Cluster knows every slot", || {
+            self.nodes.iter().chain(&self.replicas).all(Self::is_whole)
+        });
+        wait_for("every node of the Cluster is followed", || {
+            let follows = |server: &Server| {
+                let info: String = server.command(&["INFO", "replication"]);
+                info.contains("role:slave") && info.contains("master_link_status:up")
+            };
+            let mut pairs = self.nodes.iter().zip(&self.replicas);
+            pairs.all(|(one, other)| follows(one) != follows(other))
+        });
+    }
+
+    /// Starts again whatever was killed.
+    pub fn restart(&mut self) {
+        for server in self.nodes.iter_mut().chain(&mut self.replicas) {
+            if server.running.is_none() {
+                server.restart();
+            }
+        }
+    }
+
+    /// The pair's server that calls go to now, and the one that follows it.
+    pub fn pair(&mut self, at: usize) -> (&mut Server, &mut Server) {
+        let (one, other) = (&mut self.nodes[at], &mut self.replicas[at]);
+        let role: String = one.command(&["INFO", "replication"]);
+        if role.contains("role:master") {
+            (one, other)
+        } else {
+            (other, one)
+        }
     }
 
     fn is_whole(node: &Server) -> bool {
@@ -243,7 +306,15 @@ pub fn cluster() -> &'static Cluster {
 
 fn cluster_node() -> Server {
     let bus = free_port().to_string();
-    Server::with_options(&["--cluster-enabled", "yes", "--cluster-port", &bus])
+    let port = ["--cluster-enabled", "yes", "--cluster-port", &bus];
+    // A second until a node counts as gone; a replica takes over however long it has heard nothing.
+    let timeouts = [
+        "--cluster-node-timeout",
+        "1000",
+        "--cluster-replica-validity-factor",
+        "0",
+    ];
+    Server::with_options(&[port, timeouts].concat())
 }
 
 /// Settings of an installation that no other test has.

@@ -2,14 +2,20 @@
 //! who uses that server.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// How the wire is.
+/// How the wire is, and how often it was cut: a cut ends connections also where it is mended at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct State {
+    wire: Wire,
+    cuts: u64,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wire {
     Whole,
@@ -22,7 +28,9 @@ enum Wire {
 /// A wire; it is gone when dropped.
 pub struct Relay {
     address: SocketAddr,
-    state: Arc<watch::Sender<Wire>>,
+    state: Arc<watch::Sender<State>>,
+    /// Where new connections go.
+    server: Arc<Mutex<SocketAddr>>,
 }
 
 impl Relay {
@@ -34,39 +42,68 @@ impl Relay {
             .find('/')
             .map_or(rest.len(), |end| host_at + end);
         let server: SocketAddr = rest[host_at..host_end].parse().expect("an address");
+        let server = Arc::new(Mutex::new(server));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
-        let state = Arc::new(watch::Sender::new(Wire::Whole));
-        tokio::spawn(accept(listener, server, state.clone()));
+        let state = Arc::new(watch::Sender::new(State {
+            wire: Wire::Whole,
+            cuts: 0,
+        }));
+        tokio::spawn(accept(listener, server.clone(), state.clone()));
         let (login, path) = (&rest[..host_at], &rest[host_end..]);
         let through = format!("{before}//{login}{address}{path}");
-        (Self { address, state }, through)
+        let relay = Self {
+            address,
+            state,
+            server,
+        };
+        (relay, through)
+    }
+
+    /// Leads to another server from now on; connections to the old one break.
+    pub fn lead_to(&self, server: SocketAddr) {
+        self.cut();
+        *self.server.lock().unwrap() = server;
+        self.mend();
     }
 
     pub fn cut(&self) {
-        self.state.send_replace(Wire::Cut);
+        self.state.send_modify(|state| {
+            state.wire = Wire::Cut;
+            state.cuts += 1;
+        });
     }
 
     pub fn silence(&self) {
-        self.state.send_replace(Wire::Silent);
+        self.state.send_modify(|state| state.wire = Wire::Silent);
     }
 
     pub fn mend(&self) {
-        self.state.send_replace(Wire::Whole);
+        self.state.send_modify(|state| state.wire = Wire::Whole);
     }
 }
 
 impl std::fmt::Debug for Relay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "a wire at {}, {:?}", self.address, *self.state.borrow())
+        write!(
+            f,
+            "a wire at {}, {:?}",
+            self.address,
+            self.state.borrow().wire
+        )
     }
 }
 
-async fn accept(listener: TcpListener, server: SocketAddr, state: Arc<watch::Sender<Wire>>) {
+async fn accept(
+    listener: TcpListener,
+    server: Arc<Mutex<SocketAddr>>,
+    state: Arc<watch::Sender<State>>,
+) {
     while let Ok((near, _)) = listener.accept().await {
-        if *state.borrow() == Wire::Cut {
+        if state.borrow().wire == Wire::Cut {
             continue;
         }
+        let server = *server.lock().unwrap();
         let Ok(far) = TcpStream::connect(server).await else {
             continue;
         };
@@ -79,17 +116,20 @@ async fn accept(listener: TcpListener, server: SocketAddr, state: Arc<watch::Sen
 }
 
 /// Carries bytes one way until either side ends or the wire is cut.
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut state: watch::Receiver<Wire>) {
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut state: watch::Receiver<State>) {
+    let cuts = state.borrow().cuts;
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let read = tokio::select! {
-            _ = state.wait_for(|wire| *wire == Wire::Cut) => return,
+            _ = state.wait_for(|state| state.cuts != cuts) => return,
             read = from.read(&mut buffer) => read,
         };
         let Ok(read @ 1..) = read else { return };
         // What was under way when the wire fell silent arrives when it speaks again.
-        let spoke = state.wait_for(|wire| *wire != Wire::Silent).await;
-        if spoke.is_ok_and(|wire| *wire == Wire::Cut)
+        let spoke = state
+            .wait_for(|state| state.wire != Wire::Silent || state.cuts != cuts)
+            .await;
+        if spoke.is_ok_and(|state| state.cuts != cuts)
             || to.write_all(&buffer[..read]).await.is_err()
         {
             return;

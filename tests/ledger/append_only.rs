@@ -24,7 +24,9 @@ async fn update_delete_and_truncate_raise_on_the_table_and_on_every_partition() 
     // An id from before any partition lies in the default one.
     let old = ReservationId(Uuid::from_u128(7));
     world.settle(&account, old, 3).await;
+    assert_eq!(world.ledger.upkeep().await.unwrap(), 0);
     world.flush(&account).await;
+    assert_eq!(world.ledger.upkeep().await.unwrap(), 1, "it has no month");
 
     let mut tables: Vec<String> = sqlx::query_scalar(
         "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'usage_record'::regclass",

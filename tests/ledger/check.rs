@@ -26,7 +26,8 @@ pub async fn a_store_that_lost_its_state_begins_a_new_epoch(world: World) {
 }
 
 pub async fn a_store_of_another_installation_is_not_used(world: World) {
-    let other = world.place.another().await.ledger().await;
+    let place = world.place.another().await;
+    let other = place.ledger().await;
     let checked = other.check(ShardId(0), &*world.store).await.unwrap();
     assert!(matches!(checked, Checked::Refused(reason) if reason.contains("installation")));
 }

@@ -94,6 +94,14 @@ impl Place {
         }
     }
 
+    /// For what is PostgreSQL's alone.
+    pub fn url(&self) -> &str {
+        match self {
+            Self::Postgres { url, .. } => url,
+            Self::Sqlite { .. } => panic!("this test is of PostgreSQL"),
+        }
+    }
+
     /// Runs a statement, and says what is wrong with it.
     pub async fn run(&self, statement: &str) -> Result<(), String> {
         let statement = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()));

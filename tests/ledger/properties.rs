@@ -54,4 +54,23 @@ properties! {
         a_marked_ending_reaches_the_ledger_and_its_correction_the_store,
         a_shard_that_the_store_does_not_trust_any_more_is_checked_and_adopted,
     }
+    epochs {
+        a_wiped_store_begins_a_new_epoch_and_its_accounts_are_loaded_again,
+        a_store_that_went_back_begins_a_new_epoch,
+        a_ledger_that_went_back_begins_a_new_epoch,
+        a_rebuilt_shard_keeps_what_is_held_and_flushes_what_its_earlier_epoch_wrote,
+        an_entry_of_an_earlier_epoch_that_is_recorded_already_is_undone,
+        two_checks_at_once_agree,
+        rebuilds_at_once_end_in_one_epoch,
+        another_installation_is_not_touched_even_to_rebuild,
+        what_was_read_in_an_earlier_tenure_of_a_server_is_refused,
+    }
+    expiry {
+        what_is_left_of_an_expired_lot_becomes_breakage_once,
+        only_expired_lots_with_something_left_are_listed_and_no_more_than_asked_for,
+    }
+    postings {
+        the_usage_of_an_account_in_one_flush_is_one_posting_that_its_records_name,
+        a_correction_and_a_repayment_are_postings_of_their_own,
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
-use tollgate::quota::Store;
+use tollgate::quota::{Epoch, Life, Store, Tenure};
 
 use super::world::World;
 use crate::harness::life;
@@ -49,7 +49,11 @@ pub async fn a_shard_that_the_store_does_not_trust_any_more_is_checked_and_adopt
     let shard = world.shard(&account);
     let keeper = world.keeper.clone();
     let keeping = tokio::spawn(async move { keeper.run().await });
-    world.store.adopt(shard, life(0));
+    let no_life = Life {
+        epoch: Epoch(0),
+        tenure: Tenure(0),
+    };
+    world.store.adopt(shard, no_life);
     world.keeper.wake();
     until(async || world.store.adopted(shard) == Some(life(1))).await;
     keeping.abort();

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use tollgate::clock::{Clock, UnixMs};
+use tollgate::ledger::audit::{Page, compare};
+use tollgate::ledger::postgres::admin::Admin;
 use tollgate::ledger::{AnyLedger, Applier, Flushed, Flusher, Keeper, Ledger, Loader};
 use tollgate::money::{Amount, Nanos};
 use tollgate::quota::embedded::EmbeddedStore;
@@ -48,8 +50,8 @@ const RECORDS_THAT_DRIFT: &str = "\
         (SELECT sum(amount_nanos) FROM ledger_entry WHERE account_id = $1 AND book = 'used'), 0)";
 const POSTINGS_THAT_DRIFT: &str = "\
     SELECT kind FROM posting WHERE account_id = $1 AND kind IN ('usage', 'correction') \
-    AND coalesce((SELECT sum(charged_nanos) FROM usage_record WHERE posting_id = id), 0) \
-        <> coalesce((SELECT sum(amount_nanos) FROM ledger_entry WHERE posting_id = id AND book = 'used'), 0)";
+    AND coalesce((SELECT sum(charged_nanos) FROM usage_record WHERE posting_id = posting.id), 0) \
+        <> coalesce((SELECT sum(amount_nanos) FROM ledger_entry WHERE posting_id = posting.id AND book = 'used'), 0)";
 
 impl World {
     /// With its ledger in PostgreSQL.
@@ -72,6 +74,21 @@ impl World {
     /// Another process over the same store and ledger.
     pub async fn neighbour(&self) -> Self {
         Self::over(self.place.clone(), self.store.clone(), self.time.clone()).await
+    }
+
+    /// The same ledger over another store, as after a loss or a failover. The keeper has looked at it.
+    pub async fn over_store(&self, store: EmbeddedStore) -> Self {
+        Self::over(self.place.clone(), Arc::new(store), self.time.clone()).await
+    }
+
+    /// A store that knows nothing, by the same clock.
+    pub fn empty_store(&self) -> EmbeddedStore {
+        EmbeddedStore::in_memory(SHARDS, 1000, Clock::Manual(self.time.clone()))
+    }
+
+    /// The commands of PostgreSQL, over the same ledger.
+    pub async fn admin(&self) -> Admin {
+        Admin::connect(self.place.url()).await.unwrap()
     }
 
     async fn over(place: Place, store: Arc<EmbeddedStore>, time: Arc<AtomicI64>) -> Self {
@@ -122,6 +139,20 @@ impl World {
         account
     }
 
+    /// A new account of the same shard, live in the store.
+    pub async fn account_beside(&self, other: &AccountId, grants: &[i64]) -> AccountId {
+        loop {
+            let account = self.account(&[]).await;
+            if self.shard(&account) == self.shard(other) {
+                for grant in grants {
+                    self.grant(&account, *grant).await;
+                }
+                self.quiesce(&account).await;
+                return account;
+            }
+        }
+    }
+
     /// Grants credit as a command does: the grant and its change in one transaction.
     pub async fn grant(&self, account: &AccountId, nanos: i64) -> LotId {
         let grant = TestGrant {
@@ -142,10 +173,11 @@ impl World {
     pub async fn hold(&self, account: &AccountId, charge: i64) -> ReservationId {
         let id = ReservationId::new();
         let span = Window::Month.span(self.now(), None);
+        let view = self.store.account(account).await.unwrap();
         let reserve = Reserve {
             id,
             account: account.clone(),
-            version: Version(1),
+            version: view.map_or(Version(1), |view| view.snapshot.version),
             charge: Nanos(charge),
             floor: Nanos(charge / 2),
             lines: vec![Line {
@@ -257,6 +289,7 @@ impl World {
             used(view.counters.first().map(|counter| counter.used)),
         );
         self.assert_posted(account).await;
+        self.assert_no_drift(account).await;
     }
 
     /// What the ledger says of an account is what its postings and its records come to.
@@ -273,6 +306,15 @@ impl World {
                 "{what} is not what was posted: {drifts:?}"
             );
         }
+    }
+
+    /// The store's side of an account is what the ledger's books say of it, holds and quarantine included.
+    pub async fn assert_no_drift(&self, account: &AccountId) {
+        let page = Page::Only(account.clone());
+        let books = self.ledger.books(self.shard(account), &*self.store, &page);
+        let books = books.await.unwrap();
+        let (books, view) = &books[0];
+        assert_eq!(compare(books, view.as_ref()), []);
     }
 
     /// By how much the books of an account went up, by their names; lots together.

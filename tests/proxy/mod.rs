@@ -2,6 +2,7 @@
 
 mod answers;
 mod blind;
+mod bounded;
 mod budget;
 mod changes;
 mod chaos;
@@ -15,6 +16,7 @@ mod ledger_away;
 mod modes;
 mod outage;
 mod paths;
+mod recovery;
 mod refusals;
 mod requests;
 mod shutdown;

@@ -3,6 +3,7 @@
 //! The clock is the test's on both sides. A failure prints its seed and the shortest sequence that shows it;
 //! `PROPTEST_RNG_SEED=<seed>` repeats it, `PROPTEST_CASES` asks for more.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestCaseError, TestError, TestRunner};
 use tollgate::clock::{Clock, UnixMs};
 use tollgate::money::{Amount, Nanos};
-use tollgate::quota::embedded::EmbeddedStore;
+use tollgate::quota::embedded::{EmbeddedSettings, EmbeddedStore};
 use tollgate::quota::engine::Engine;
 use tollgate::quota::redis::{ClockSource, RedisSettings};
 use tollgate::quota::{
@@ -24,6 +25,7 @@ use tollgate::quota::{
 use uuid::Uuid;
 
 use super::books::Books;
+use super::journal::InFile;
 use super::stage::until_it_answers;
 use super::steps::{ACCOUNTS, Ask, KEYS, Move, RESERVATIONS, Step, steps};
 use crate::harness::redis;
@@ -37,23 +39,58 @@ const CASES: u32 = 96;
 
 #[test]
 fn memory_answers_as_the_engine_does() {
-    compare(|clock| async { EmbeddedStore::in_memory(1, OUTBOX_BOUND, clock) });
+    compare(
+        async |clock| EmbeddedStore::in_memory(1, OUTBOX_BOUND, clock),
+        stays,
+    );
+}
+
+/// It is dropped and opened again before each step: the journal and the snapshots have all that the engine has.
+#[test]
+fn the_embedded_store_answers_as_the_engine_does_that_never_stopped() {
+    let file = RefCell::new(None::<InFile>);
+    let open = async |clock| {
+        let journal = file.borrow().as_ref().unwrap().journal.clone();
+        // Small, so that snapshots are made, too.
+        let settings = EmbeddedSettings {
+            snapshot_after_bytes: 1024,
+            ..EmbeddedSettings::new(1, OUTBOX_BOUND, clock)
+        };
+        EmbeddedStore::open(journal, settings).await.unwrap()
+    };
+    let fresh = async |clock| {
+        let new = InFile::new().await;
+        file.replace(Some(new));
+        open(clock).await
+    };
+    compare(fresh, async |store, clock| {
+        store.stop().await;
+        open(clock).await
+    });
+}
+
+/// A store that nothing happens to between two steps.
+async fn stays<S>(store: S, _: Clock) -> S {
+    store
 }
 
 #[test]
 fn redis_answers_as_the_engine_does() {
-    compare(|clock| {
-        let settings = RedisSettings {
-            outbox_bound: OUTBOX_BOUND,
-            clock: ClockSource::Caller(clock),
-            ..redis::settings(&redis::server().url(), 1)
-        };
-        redis::connected(settings)
-    });
+    compare(
+        async |clock| {
+            let settings = RedisSettings {
+                outbox_bound: OUTBOX_BOUND,
+                clock: ClockSource::Caller(clock),
+                ..redis::settings(&redis::server().url(), 1)
+            };
+            redis::connected(settings).await
+        },
+        stays,
+    );
 }
 
-/// Runs random sequences, each on a fresh engine and a fresh store of one shard.
-fn compare<S: Store, F: Future<Output = S>>(open: impl Fn(Clock) -> F) {
+/// Runs random sequences, each on a fresh engine and a fresh store of one shard; before each step, `again` happens to it.
+fn compare<S: Store>(open: impl AsyncFn(Clock) -> S, again: impl AsyncFn(S, Clock) -> S) {
     let mut config = ProptestConfig {
         failure_persistence: None,
         max_shrink_time: 60_000,
@@ -73,6 +110,9 @@ fn compare<S: Store, F: Future<Output = S>>(open: impl Fn(Clock) -> F) {
             let store = open(Clock::Manual(hand.clone())).await;
             let mut pair = Pair::begin(store, hand).await;
             for step in &steps {
+                pair.store = again(pair.store, Clock::Manual(pair.hand.clone())).await;
+                pair.store
+                    .adopt(SHARD, crate::harness::life(pair.engine.header().epoch.0));
                 pair.step(step).await?;
                 pair.compare().await?;
             }

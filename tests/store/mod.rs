@@ -5,6 +5,7 @@ mod deadlines;
 mod differential;
 mod endings;
 mod following;
+mod journal;
 mod limits;
 mod properties;
 mod races;

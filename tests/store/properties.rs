@@ -17,6 +17,7 @@ macro_rules! on {
 macro_rules! properties {
     ($($list:tt)*) => {
         on! { memory: $($list)* }
+        on! { embedded: $($list)* }
         on! { redis: $($list)* }
         on! { cluster: $($list)* }
     };

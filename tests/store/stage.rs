@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tollgate::clock::{Clock, UnixMs};
 use tollgate::money::{Amount, Nanos};
-use tollgate::quota::embedded::EmbeddedStore;
+use tollgate::quota::embedded::{EmbeddedSettings, EmbeddedStore};
 use tollgate::quota::redis::{RedisSettings, RedisStore};
 use tollgate::quota::{
     AccountId, AccountImage, AccountView, Admission, ApplyAnswer, ChangeBody, ChangeSeq, Count,
@@ -17,6 +17,7 @@ use tollgate::quota::{
 };
 use uuid::Uuid;
 
+use super::journal::InFile;
 use crate::harness::redis;
 
 /// Small, so that a property can fill it; large enough for 64 racing calls to end.
@@ -35,6 +36,8 @@ pub struct Stage<S> {
     pub shard: ShardId,
     /// Where the clock is ours to move.
     hand: Option<Arc<AtomicI64>>,
+    /// Where the journal is.
+    _journal: Option<InFile>,
 }
 
 impl Stage<EmbeddedStore> {
@@ -43,6 +46,18 @@ impl Stage<EmbeddedStore> {
         let clock = Clock::Manual(hand.clone());
         let store = EmbeddedStore::in_memory(SHARDS, OUTBOX_BOUND, clock);
         Self::opened(store, Some(hand)).await
+    }
+
+    pub async fn embedded() -> Self {
+        let hand = Arc::new(AtomicI64::new(SOME_DAY));
+        let clock = Clock::Manual(hand.clone());
+        let settings = EmbeddedSettings::new(SHARDS, OUTBOX_BOUND, clock);
+        let file = InFile::new().await;
+        let store = EmbeddedStore::open(file.journal.clone(), settings).await;
+        Self {
+            _journal: Some(file),
+            ..Self::opened(store.unwrap(), Some(hand)).await
+        }
     }
 }
 
@@ -83,6 +98,7 @@ impl<S: Store> Stage<S> {
             account,
             shard,
             hand,
+            _journal: None,
         };
         stage.begin_epoch(1).await;
         stage

@@ -20,6 +20,8 @@ pub(super) async fn look<S: Store>(
     store: &S,
     anew: bool,
 ) -> Result<Looked, CheckError> {
+    // What another look has agreed on must not be undone by what this one saw before it.
+    let _looking = file.look().await;
     for _ in 0..LOOKS {
         let before = read(file, shard).await?;
         let view = store.view(shard).await?;

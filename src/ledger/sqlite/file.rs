@@ -44,6 +44,8 @@ pub struct File {
     options: SqliteConnectOptions,
     writer: Mutex<Option<SqliteConnection>>,
     reads: Reads,
+    /// Held by whoever compares the store with what is written here: one at a time, as under a row's lock in PostgreSQL.
+    looks: Mutex<()>,
 }
 
 /// Where reads go.
@@ -72,6 +74,7 @@ impl File {
             options,
             writer: Mutex::new(Some(writer)),
             reads: Reads::Pool(pool),
+            looks: Mutex::default(),
         })
     }
 
@@ -97,6 +100,7 @@ impl File {
             reads: Reads::Writer {
                 _anchor: Mutex::new(anchor),
             },
+            looks: Mutex::default(),
         })
     }
 
@@ -106,6 +110,12 @@ impl File {
             options: &self.options,
             slot: self.writer.lock().await,
         }
+    }
+
+    /// Waits for its turn to compare the store with what is written here. Whoever has it may wait for the store, and take
+    /// a turn to write; nobody asks for it who has one.
+    pub(super) async fn look(&self) -> MutexGuard<'_, ()> {
+        self.looks.lock().await
     }
 
     /// A connection to read from. Use it within [`read`].

@@ -81,7 +81,7 @@ struct Writing {
     queue: mpsc::Sender<Waiting>,
     snapshots: Arc<dyn Cut>,
     /// They end with the store; whatever had been answered is in the journal.
-    _tasks: JoinSet<()>,
+    tasks: tokio::sync::Mutex<JoinSet<()>>,
 }
 
 /// A round of snapshots, whatever the journal.
@@ -104,6 +104,15 @@ impl EmbeddedStore {
             run_id: RunId(Uuid::now_v7().simple().to_string()),
             outbox_bound,
             clock,
+        }
+    }
+
+    /// What is here now, on a server of its own: a replica, or a copy that somebody brings back later.
+    #[cfg(test)]
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            shards: Arc::new(self.shards.copy()),
+            ..Self::in_memory(0, self.outbox_bound, self.clock.clone())
         }
     }
 
@@ -148,7 +157,7 @@ impl EmbeddedStore {
             journal: Some(Writing {
                 queue,
                 snapshots,
-                _tasks: tasks,
+                tasks: tokio::sync::Mutex::new(tasks),
             }),
             run_id: RunId(Uuid::now_v7().simple().to_string()),
             outbox_bound,
@@ -163,8 +172,17 @@ impl EmbeddedStore {
             Some(journal) => journal.snapshots.round().await,
             None => Ok(()),
         };
-        self.shards.discard(&closed());
+        self.stop().await;
         cut
+    }
+
+    /// Stops at once and leaves the journal as it is, as the end of the process would. Nothing of the store goes on after
+    /// this, so that the journal can be opened again.
+    pub async fn stop(&self) {
+        self.shards.discard(&closed());
+        if let Some(journal) = &self.journal {
+            journal.tasks.lock().await.shutdown().await;
+        }
     }
 
     fn shard_of(&self, account: &AccountId) -> ShardId {

@@ -44,6 +44,16 @@ pub(super) struct RecoveredShard {
     pub changed: bool,
 }
 
+#[cfg(test)]
+impl RecoveredShard {
+    pub fn of(engine: Option<Engine>) -> Self {
+        Self {
+            engine,
+            ..Self::default()
+        }
+    }
+}
+
 pub(super) async fn recover(
     journal: &impl Journal,
     shards: u16,

@@ -70,6 +70,13 @@ impl Shards {
         Self((0..).zip(recovered).map(slot).collect())
     }
 
+    #[cfg(test)]
+    pub fn copy(&self) -> Self {
+        let copy =
+            |slot: &Slot| RecoveredShard::of(slot.shard.lock().engine.clone().ok().flatten());
+        Self::of(self.0.iter().map(copy).collect())
+    }
+
     pub fn len(&self) -> u16 {
         u16::try_from(self.0.len()).expect("they were made of a u16 of shards")
     }

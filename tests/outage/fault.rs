@@ -1,0 +1,74 @@
+//! What may go wrong, as one list: each is done to a world of servers, and undone again.
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+
+/// One thing that goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    PostgresStopped,
+    PostgresSilent,
+    FlusherKilled,
+    SidecarKilled,
+    RedisKilledWithAof,
+    RedisFlushed,
+    /// A replica takes over that has not heard the last of it.
+    ReplicaPromoted,
+    /// The server before comes back, under its old run id, with what it has copied from the one after it.
+    FailedBack,
+    /// A replica of a Cluster takes over from a node that is there.
+    ClusterFailover,
+    /// A node of a Cluster dies, and its replica takes over.
+    ClusterNodeKilled,
+}
+
+/// When the store forgot something: what was acknowledged and not flushed by then is gone from it.
+#[derive(Debug, Clone, Copy)]
+pub struct Loss {
+    pub from: Instant,
+    pub until: Instant,
+}
+
+/// A sidecar's process that was killed.
+#[derive(Debug, Clone, Copy)]
+pub struct Death {
+    pub process: usize,
+}
+
+/// The seed of this run, as the environment or chance has it.
+pub fn seed() -> u64 {
+    let given = std::env::var("TOLLGATE_TEST_SEED").ok();
+    let seed = given.and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| rand::rng().random());
+    println!("TOLLGATE_TEST_SEED={seed}");
+    seed
+}
+
+/// How long the random part goes on.
+pub fn random_part() -> Duration {
+    let given = std::env::var("TOLLGATE_OUTAGE_SECONDS").ok();
+    let seconds = given.and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(12))
+}
+
+/// Each once, in their order, and then at random until the time is over.
+pub async fn schedule(faults: &[Fault], seed: u64, mut each: impl AsyncFnMut(Fault, Duration)) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    for fault in faults {
+        each(*fault, Duration::from_millis(1500)).await;
+    }
+    let until = Instant::now() + random_part();
+    let mut order = faults.to_vec();
+    while Instant::now() < until {
+        order.shuffle(&mut rng);
+        for fault in &order {
+            if Instant::now() >= until {
+                return;
+            }
+            each(*fault, Duration::from_millis(rng.random_range(50..3000))).await;
+        }
+    }
+}
