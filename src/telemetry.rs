@@ -85,6 +85,8 @@ pub struct Metrics {
     store_up: Gauge,
     ledger_up: Gauge,
     endings_waiting: Gauge,
+    audited: Counter,
+    audit_drift: Gauge,
 }
 
 /// The metrics of one sidecar, and the page that shows them.
@@ -230,6 +232,15 @@ impl Metrics {
                 Unit::Count,
                 "Calls that ended and are not settled in the store yet.",
             ),
+            audited: counted(
+                "tollgate_audited_accounts_total",
+                "Accounts that were audited here.",
+            ),
+            audit_drift: gauged(
+                "tollgate_audit_drift",
+                Unit::Count,
+                "Accounts that did not add up when they were audited last.",
+            ),
         }
     }
 
@@ -273,6 +284,12 @@ impl Metrics {
             self.estimate
                 .record(u32::try_from(percent).unwrap_or(u32::MAX));
         }
+    }
+
+    /// Counts accounts that were audited, and says in how many something drifts.
+    pub fn audited(&self, accounts: usize, drifting: usize) {
+        self.audited.increment(accounts as u64);
+        self.audit_drift.set(shown(drifting as u64));
     }
 
     /// Whether the store answers.
@@ -328,6 +345,8 @@ mod tests {
             "tollgate_refusals_total{code=\"insufficient_quota\"} 0",
             "tollgate_lapses_total 0",
             "tollgate_overruns_total 0",
+            "tollgate_audited_accounts_total 0",
+            "tollgate_audit_drift 0",
             "tollgate_bounded_calls_total 0",
             "tollgate_holds_made_again_total 0",
             "tollgate_endings_settled_again_total 0",

@@ -11,6 +11,7 @@ use self::failure::Failure;
 use self::output::Output;
 use self::place::Place;
 use crate::config::Config;
+use crate::quota::AccountId;
 
 mod account;
 mod apply;
@@ -19,6 +20,7 @@ mod catch_up;
 mod connect;
 mod demo;
 mod elsewhere;
+mod explain;
 mod failure;
 mod flush;
 mod grant;
@@ -28,9 +30,11 @@ mod migrate;
 mod output;
 mod owner;
 mod place;
+mod rebuild;
 mod secret;
 mod serve;
 mod show;
+mod usage;
 mod verify;
 
 pub use secret::KeySecret;
@@ -53,8 +57,11 @@ Look after it:
   tollgate account show acme
   tollgate account set acme --suspend
   tollgate key list acme
+  tollgate explain acme
+  tollgate usage acme --by day
   tollgate verify
   tollgate flush
+  tollgate rebuild
 
 Exit codes: 0 done, 1 a check failed, 2 wrong usage or configuration, 3 a dependency is away.";
 
@@ -104,16 +111,22 @@ enum Command {
     Grant(grant::Arguments),
     /// Drain the store's outbox to the ledger. Sidecars do that by themselves: this is for when none is running.
     Flush(flush::Arguments),
-    /// Audit the store against the ledger: one line a drift, and exit code 1 if there is one.
-    Verify,
+    /// List an account's usage, a record a line, or sum it up.
+    #[command(after_help = usage::EXAMPLES)]
+    Usage(usage::Arguments),
+    /// Explain an account: every limit, lot and open reservation, and all that is still on its way. Nothing is changed.
+    Explain {
+        /// The account's id.
+        account: AccountId,
+    },
+    /// Audit the ledger against itself and the store against the ledger: one line a drift, and exit code 1 if there is
+    /// one. Nothing is changed.
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(verify::Arguments),
+    /// Make the store again from the ledger: a new epoch, in which every account is loaded anew.
+    Rebuild(rebuild::Arguments),
     #[command(hide = true)]
     Prices(NotBuilt),
-    #[command(hide = true)]
-    Usage(NotBuilt),
-    #[command(hide = true)]
-    Explain(NotBuilt),
-    #[command(hide = true)]
-    Rebuild(NotBuilt),
 }
 
 /// A command that is promised for later. It takes anything, so that the answer is this one and no other.
@@ -179,17 +192,20 @@ async fn run_at(place: &Place, typed: Typed, output: &Output) -> Result<(), Fail
         Command::Key(command) => key::run(place, command, output).await,
         Command::Grant(arguments) => grant::run(place, arguments, output).await,
         Command::Flush(arguments) => flush::run(place, &arguments, output).await,
-        Command::Verify => verify::run(place, output).await,
+        Command::Verify(arguments) => verify::run(place, &arguments, output).await,
         Command::Prices(_) => Err(Failure::not_built("prices")),
-        Command::Usage(_) => Err(Failure::not_built("usage")),
-        Command::Explain(_) => Err(Failure::not_built("explain")),
-        Command::Rebuild(_) => Err(Failure::not_built("rebuild")),
+        Command::Usage(arguments) => usage::run(place, &arguments, output).await,
+        Command::Explain { account } => explain::run(place, &account, output).await,
+        Command::Rebuild(arguments) => rebuild::run(place, &arguments, output).await,
     }
 }
 
 impl Command {
-    /// The file that it names is read where it was typed, whichever process runs it.
+    /// The file that it names is read where it was typed, whichever process runs it, and whoever has to confirm it is there.
     fn read_file(&self) -> Result<Option<String>, Failure> {
+        if let Self::Rebuild(arguments) = self {
+            arguments.confirmed()?;
+        }
         let Self::Apply(arguments) = self else {
             return Ok(None);
         };

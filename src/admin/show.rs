@@ -17,7 +17,7 @@ use crate::quota::{
 
 /// All that an operator asks of an account.
 #[derive(Debug, Serialize)]
-struct Shown {
+pub(super) struct Shown {
     account: AccountId,
     plan: Option<String>,
     mode: Mode,
@@ -94,7 +94,7 @@ async fn live(place: &Place, id: &AccountId) -> Result<Shown, Failure> {
 }
 
 impl Shown {
-    fn of_view(view: AccountView, now: UnixMs) -> Self {
+    pub(super) fn of_view(view: AccountView, now: UnixMs) -> Self {
         let state_of = |lot: LotId| {
             let found = view.lots.iter().find(|(id, _)| *id == lot);
             found.map_or_else(LotState::default, |(_, state)| *state)
@@ -118,7 +118,7 @@ impl Shown {
         }
     }
 
-    fn of_image(image: AccountImage, now: UnixMs) -> Self {
+    pub(super) fn of_image(image: AccountImage, now: UnixMs) -> Self {
         let lots = image.lots.iter();
         let lots: Vec<ShownLot> = lots
             .map(|(lot, left)| ShownLot::new(lot, *left, None, now))
@@ -160,6 +160,15 @@ impl Shown {
     }
 
     fn text(&self) -> String {
+        if self.live {
+            return self.facts();
+        }
+        let note = "The store cannot say: this is what the ledger knew last.";
+        format!("{note}\n{}", self.facts())
+    }
+
+    /// All of it, for people.
+    pub(super) fn facts(&self) -> String {
         let words = format!("{:?}, {:?}", self.mode, self.status);
         let mut lines = vec![
             format!("account    {} ({})", self.account, words.to_lowercase()),
@@ -169,12 +178,6 @@ impl Shown {
             format!("debt       {} credits", self.debt_nanos),
             format!("overage    {} credits", self.overage_nanos),
         ];
-        if !self.live {
-            lines.insert(
-                0,
-                "The store cannot say: this is what the ledger knew last.".into(),
-            );
-        }
         if !self.lots.is_empty() {
             let mut table = Table::new(["LOT", "LEFT", "HELD", "EFFECTIVE", "EXPIRES", "LIVE"]);
             for lot in &self.lots {
@@ -221,7 +224,7 @@ impl ShownLot {
     }
 }
 
-fn nobody(id: &AccountId) -> Failure {
+pub(super) fn nobody(id: &AccountId) -> Failure {
     Failure::Usage(format!("there is no account `{id}`"))
 }
 

@@ -1,116 +1,252 @@
-//! `verify`: every account's store against its ledger, to the last nano.
+//! `verify`: the ledger against itself and the store against the ledger, to the last nano.
+//!
+//! It loads nothing and changes nothing on either side, and everything may be live meanwhile.
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::time::sleep;
 
-use super::failure::{Failure, LOST};
+use super::failure::Failure;
 use super::output::Output;
-use super::place::{Live, Place};
-use crate::ledger::audit::{self, Drift, Page};
-use crate::ledger::{ApplyError, Ledger, LedgerError};
-use crate::quota::{ShardId, Store, StoreError};
+use super::place::{Glance, Live, Place};
+use crate::ledger::audit::{self, Depth, Drift, Page};
+use crate::ledger::{Ledger, LedgerError};
+use crate::quota::{AccountId, ChangeSeq, OutSeq, ShardId, Store};
 
 /// How often long work says how far it is.
 const SAY_EACH: Duration = Duration::from_secs(2);
+/// How long a change may wait for the store before that is a finding: a sidecar applies it much sooner.
+const PATIENCE: Duration = Duration::from_secs(3);
+const LOOK_EACH: Duration = Duration::from_millis(100);
+/// So many drifts are explained from the ledger's history; where there are more, the history explains nothing.
+const EXPLAINED: usize = 100;
 
-pub(super) async fn run(place: &Place, output: &Output) -> Result<(), Failure> {
-    let live = place.live().await?;
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  tollgate verify
+  tollgate verify --account acme --json
+
+Each drift says what was expected, what was found, and what may account for the difference.";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Only this account.
+    #[arg(long, value_name = "ID")]
+    account: Option<AccountId>,
+}
+
+pub(super) async fn run(
+    place: &Place,
+    arguments: &Arguments,
+    output: &Output,
+) -> Result<(), Failure> {
     let mut verify = Verify {
-        live,
+        place,
+        live: place.live().await?,
         output,
         accounts: 0,
-        drifts: 0,
-        lost: 0,
-        stopped: 0,
+        found: Found::default(),
         said_at: Instant::now(),
     };
     let shards = verify.live.store.shards();
-    for shard in (0..shards).map(ShardId) {
-        verify.shard(shard).await?;
+    if let Some(account) = &arguments.account {
+        let page = Page::Only(account.clone());
+        verify.shard(account.shard(shards), &page).await?;
+        if verify.accounts == 0 {
+            return Err(Failure::Usage(format!("there is no account `{account}`")));
+        }
+    } else {
+        for shard in (0..shards).map(ShardId) {
+            verify.shard(shard, &Page::After(None)).await?;
+        }
     }
-    let (accounts, drifts) = (verify.accounts, verify.drifts);
-    if verify.lost > 0 {
-        let lost = verify.lost;
-        return Err(Failure::Check(format!(
-            "{drifts} drifts in {accounts} accounts; {lost} shards have lost their state, so theirs were not audited\n  {LOST}"
-        )));
+    let accounts = verify.accounts;
+    match verify.found.summary(accounts) {
+        Some(summary) => Err(Failure::Check(summary)),
+        None => output.people(&format!("{accounts} accounts, no drift.")),
     }
-    if verify.stopped > 0 {
-        let stopped = verify.stopped;
-        return Err(Failure::Check(format!(
-            "{drifts} drifts in {accounts} accounts; {stopped} shards follow the ledger no more, so theirs were not \
-             audited: mend the change that stops each"
-        )));
+}
+
+/// What is wrong.
+#[derive(Default)]
+struct Found {
+    drifts: usize,
+    quarantined: usize,
+    lost: usize,
+    stopped: usize,
+}
+
+impl Found {
+    fn summary(&self, accounts: usize) -> Option<String> {
+        let Self {
+            drifts,
+            quarantined,
+            lost,
+            stopped,
+        } = self;
+        if drifts + quarantined + lost + stopped == 0 {
+            return None;
+        }
+        let mut parts = vec![format!("{drifts} drifts in {accounts} accounts")];
+        if *quarantined > 0 {
+            parts.push(format!(
+                "{quarantined} entries are in quarantine: mend what is wrong and run `tollgate flush --quarantined`"
+            ));
+        }
+        if *lost > 0 {
+            parts.push(format!(
+                "{lost} shards of the store have lost their state, so theirs was not audited: a sidecar heals that, or \
+                 `tollgate rebuild`"
+            ));
+        }
+        if *stopped > 0 {
+            parts.push(format!(
+                "{stopped} shards do not follow the ledger: mend the change that stops each"
+            ));
+        }
+        Some(parts.join("; "))
     }
-    if drifts > 0 {
-        return Err(Failure::Check(format!(
-            "{drifts} drifts in {accounts} accounts"
-        )));
-    }
-    output.people(&format!("{accounts} accounts, no drift."))
 }
 
 struct Verify<'a> {
+    place: &'a Place,
     live: &'a Live,
     output: &'a Output,
     accounts: usize,
-    drifts: usize,
-    lost: usize,
-    stopped: usize,
+    found: Found,
     said_at: Instant,
 }
 
 impl Verify<'_> {
-    async fn shard(&mut self, shard: ShardId) -> Result<(), Failure> {
-        match self.live.check(shard).await {
-            Ok(()) => {}
-            Err(Failure::Store(StoreError::Lost { reason, .. })) => {
-                self.lost += 1;
+    async fn shard(&mut self, shard: ShardId, page: &Page) -> Result<(), Failure> {
+        self.ledger(shard, page.clone()).await?;
+        self.quarantine(shard, page).await?;
+        match self.live.glance(shard).await? {
+            Glance::Live => {}
+            Glance::Unused => return Ok(()),
+            Glance::Lost(reason) => {
+                self.found.lost += 1;
                 let value = json!({ "what": "shard", "shard": shard, "reason": reason });
                 let text = format!("shard {shard} has lost its state: {reason}");
                 return self.output.answer(&value, &text);
             }
-            Err(failure) => return Err(failure),
         }
-        if !self.follow(shard).await? {
-            return Ok(());
+        if self.follows(shard).await? {
+            self.store(shard, page.clone()).await?;
         }
-        let mut page = Page::After(None);
+        Ok(())
+    }
+
+    /// The ledger against itself.
+    async fn ledger(&mut self, shard: ShardId, mut page: Page) -> Result<(), Failure> {
         loop {
-            let (store, ledger) = (&*self.live.store, &self.live.ledger);
-            let books = ledger.books(shard, store, &page).await?;
-            let Some((last, _)) = books.last() else {
-                return Ok(());
-            };
-            page = Page::After(Some(last.account.clone()));
-            self.accounts += books.len();
-            for (books, view) in &books {
-                for drift in audit::compare(books, view.as_ref()) {
-                    self.drifts += 1;
-                    self.output.answer(&drift, &sentence(&drift))?;
-                }
+            let ledger = &self.live.ledger;
+            let sums = ledger.own_sums(shard, &page, Depth::Records).await?;
+            self.accounts += sums.accounts.len();
+            for drift in sums.drifts {
+                self.say(drift).await?;
             }
             self.say_how_far();
+            match (page, sums.accounts.into_iter().last()) {
+                (Page::After(_), Some(last)) => page = Page::After(Some(last)),
+                _ => return Ok(()),
+            }
         }
     }
 
-    /// Lets the store follow the ledger first, so that what is under way is no finding. A change that cannot be applied
-    /// stops its shard for good, which is one (rule 20): false, and the shard cannot be audited.
-    async fn follow(&mut self, shard: ShardId) -> Result<bool, Failure> {
-        let reason = match self.live.applier.apply_shard(shard).await {
-            Ok(_) => return Ok(true),
-            Err(
-                ApplyError::Ledger(LedgerError::Nonsense(reason))
-                | ApplyError::Store(StoreError::Nonsense(reason)),
-            ) => reason,
-            Err(error) => return Err(error.into()),
-        };
-        self.stopped += 1;
-        let value = json!({ "what": "applier", "shard": shard, "reason": reason });
-        let text = format!("the applier of shard {shard} is stopped by a change: {reason}");
-        self.output.answer(&value, &text)?;
-        Ok(false)
+    /// The store against the ledger.
+    async fn store(&mut self, shard: ShardId, mut page: Page) -> Result<(), Failure> {
+        loop {
+            let (store, ledger) = (&*self.live.store, &self.live.ledger);
+            let books = ledger.books(shard, store, &page).await?;
+            for (books, view) in &books {
+                for drift in audit::compare(books, view.as_ref()) {
+                    self.say(drift).await?;
+                }
+            }
+            self.say_how_far();
+            match (page, books.last()) {
+                (Page::After(_), Some((last, _))) => page = Page::After(Some(last.account.clone())),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Entries that the ledger could not take in (rule 26).
+    async fn quarantine(&mut self, shard: ShardId, page: &Page) -> Result<(), Failure> {
+        let admin = self.place.admin().await?;
+        let mut after = OutSeq(0);
+        loop {
+            let entries = admin.quarantined(shard, after).await?;
+            let Some(last) = entries.last() else {
+                return Ok(());
+            };
+            after = last.seq;
+            for entry in &entries {
+                if let Page::Only(account) = page
+                    && entry.account.as_ref() != Some(account)
+                {
+                    continue;
+                }
+                self.found.quarantined += 1;
+                let (seq, reason) = (entry.seq, &entry.reason);
+                let account = entry.account.as_ref().map(AccountId::as_str);
+                let value = json!({
+                    "what": "quarantined", "account": account, "shard": shard, "seq": seq, "reason": reason,
+                });
+                let of = account.map_or_else(
+                    || format!("shard {shard}"),
+                    |account| format!("account {account}"),
+                );
+                let text = format!("{of}, entry {seq} is in quarantine: {reason}");
+                self.output.answer(&value, &text)?;
+            }
+        }
+    }
+
+    /// Whether the ledger's changes can reach the store (rule 20). What only waits is no finding until it has waited too
+    /// long; what nobody can read stops the shard for good, and its books with it.
+    async fn follows(&mut self, shard: ShardId) -> Result<bool, Failure> {
+        let waiting_since = Instant::now();
+        let mut waiting: Option<ChangeSeq> = None;
+        loop {
+            let header = self.live.store.view(shard).await?.header;
+            let applied = header.map_or(ChangeSeq(0), |header| header.applied_seq);
+            let next = self.live.ledger.changes_after(shard, applied, 1).await;
+            let (reason, readable) = match next {
+                Ok(changes) => match changes.first() {
+                    None => return Ok(true),
+                    Some(change) if waiting.is_some_and(|first| first != change.seq) => {
+                        return Ok(true);
+                    }
+                    Some(change) if waiting_since.elapsed() < PATIENCE => {
+                        waiting = Some(change.seq);
+                        sleep(LOOK_EACH).await;
+                        continue;
+                    }
+                    Some(change) => {
+                        let seq = change.seq;
+                        (format!("the store does not take change {seq}"), true)
+                    }
+                },
+                Err(LedgerError::Nonsense(reason)) => (reason, false),
+                Err(error) => return Err(error.into()),
+            };
+            self.found.stopped += 1;
+            let value = json!({ "what": "applier", "shard": shard, "reason": reason });
+            let text = format!("the applier of shard {shard} is stopped by a change: {reason}");
+            self.output.answer(&value, &text)?;
+            return Ok(readable);
+        }
+    }
+
+    async fn say(&mut self, mut drift: Drift) -> Result<(), Failure> {
+        self.found.drifts += 1;
+        if self.found.drifts <= EXPLAINED {
+            drift.blame(self.live.ledger.trace(&drift).await?);
+        }
+        self.output.answer(&drift, &drift.to_string())
     }
 
     fn say_how_far(&mut self) {
@@ -120,23 +256,4 @@ impl Verify<'_> {
                 .note(&format!("{} accounts audited", self.accounts));
         }
     }
-}
-
-fn sentence(drift: &Drift) -> String {
-    let Drift {
-        account,
-        of,
-        ledger,
-        unapplied,
-        unflushed,
-        quarantined,
-        held,
-        expected,
-        store,
-    } = drift;
-    format!(
-        "account {account}, {of}: expected {expected}, found {store} \
-         (ledger {ledger}, unapplied {unapplied}, unflushed {unflushed}, quarantined {quarantined}, \
-         held {held})"
-    )
 }

@@ -80,6 +80,8 @@ pub enum StoreUrl {
 pub struct LedgerConfig {
     /// Where it is.
     pub url: LedgerUrl,
+    /// How long until the next few accounts are audited; `None`: never.
+    pub audit_interval: Option<Duration>,
 }
 
 /// Where the ledger is.
@@ -262,12 +264,22 @@ fn store_url(url: &str, standing: Standing) -> Result<StoreUrl, Problem> {
 
 impl LedgerConfig {
     pub(super) fn usable(raw: RawLedger, standing: Standing) -> Result<Self, Problem> {
+        let audit_interval = time(
+            "ledger.audit_interval_s",
+            raw.audit_interval_s,
+            300,
+            0..=86_400,
+            Duration::from_secs(1),
+        )?;
         let url = match (raw.url, standing) {
             (None, Standing::InMemory) => LedgerUrl::Memory,
             (None, Standing::AsConfigured) => LedgerUrl::Sqlite(DEFAULT_LEDGER.into()),
             (Some(url), _) => ledger_url(url)?,
         };
-        Ok(Self { url })
+        Ok(Self {
+            url,
+            audit_interval: Some(audit_interval).filter(|interval| !interval.is_zero()),
+        })
     }
 }
 

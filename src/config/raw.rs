@@ -54,6 +54,7 @@ pub(super) struct RawStore {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawLedger {
     pub(super) url: Option<String>,
+    pub(super) audit_interval_s: Option<Whole>,
 }
 
 #[derive(Deserialize, Default)]

@@ -71,6 +71,19 @@ impl Ledger for AnyLedger {
         on!(self, ledger => ledger.books(shard, store, page).await)
     }
 
+    async fn own_sums(
+        &self,
+        shard: ShardId,
+        page: &audit::Page,
+        depth: audit::Depth,
+    ) -> Result<audit::OwnSums, LedgerError> {
+        on!(self, ledger => ledger.own_sums(shard, page, depth).await)
+    }
+
+    async fn trace(&self, drift: &audit::Drift) -> Result<Vec<audit::Clue>, LedgerError> {
+        on!(self, ledger => ledger.trace(drift).await)
+    }
+
     async fn upkeep(&self) -> Result<u64, LedgerError> {
         on!(self, ledger => ledger.upkeep().await)
     }

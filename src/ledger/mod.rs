@@ -16,6 +16,7 @@ use crate::quota::{
 mod any;
 mod applier;
 pub mod audit;
+mod auditor;
 mod batch;
 mod bounds;
 mod check;
@@ -37,9 +38,11 @@ mod sql;
 pub mod sqlite;
 mod standing;
 mod unwritten;
+pub mod usage;
 
 pub use any::AnyLedger;
 pub use applier::{Applier, ApplyError};
+pub use auditor::Auditor;
 pub use batch::UsageRecord;
 pub use check::{Home, ShardRow};
 pub use expiry::{Expiry, ExpiryError};
@@ -199,6 +202,19 @@ pub trait Ledger: Send + Sync {
         store: &S,
         page: &audit::Page,
     ) -> impl Future<Output = Result<Vec<(audit::Books, Option<AccountView>)>, CheckError>> + Send;
+    /// What of the ledger's own sums does not come out, of accounts of a shard, at most [`audit::BATCH`], in one snapshot
+    /// and without a lock.
+    fn own_sums(
+        &self,
+        shard: ShardId,
+        page: &audit::Page,
+        depth: audit::Depth,
+    ) -> impl Future<Output = Result<audit::OwnSums, LedgerError>> + Send;
+    /// What the ledger knows that may account for a drift.
+    fn trace(
+        &self,
+        drift: &audit::Drift,
+    ) -> impl Future<Output = Result<Vec<audit::Clue>, LedgerError>> + Send;
     /// Looks after what grows with time, such as the partitions of the coming months. Says how many records have no
     /// partition of their own.
     fn upkeep(&self) -> impl Future<Output = Result<u64, LedgerError>> + Send;

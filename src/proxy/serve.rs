@@ -26,7 +26,7 @@ use super::{Sidecar, control, health};
 use crate::clock::Clock;
 use crate::config::{Config, Meter, Route, StoreDown};
 use crate::dialect;
-use crate::ledger::{Applier, Expiry, Flusher, Keeper, Ledger, Loader};
+use crate::ledger::{Applier, Auditor, Expiry, Flusher, Keeper, Ledger, Loader};
 use crate::listener::{self, Bounds};
 use crate::quota::{
     AccountId, Bounded, Ended, Ending, Kept, LeftOpen, Outcome, Settler, SettlerSettings, ShardId,
@@ -217,6 +217,7 @@ struct House<S, L> {
     applier: Arc<Applier<S, L>>,
     flusher: Arc<Flusher<S, L>>,
     expiry: Expiry<S, L>,
+    auditor: Auditor<S, L>,
     settler: Arc<Settler>,
     kept: Arc<Kept>,
     prices: Arc<ArcSwap<Current>>,
@@ -251,6 +252,10 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         let drains = flusher.clone();
         let loader = Loader::new(store.clone(), ledger.clone());
         let loader = Arc::new(loader.asking(move |shard| drains.mark(shard)));
+        let audit_interval = config.ledger.audit_interval;
+        let auditor = Auditor::new(store.clone(), ledger.clone(), audit_interval);
+        let counts = metrics.clone();
+        let auditor = auditor.telling(move |accounts, drifting| counts.audited(accounts, drifting));
         let deadline = Duration::from_millis(config.store.deadline_ms.unsigned_abs());
         let settings = SettlerSettings {
             max_open: MAX_OPEN_CALLS,
@@ -287,6 +292,7 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
             applier,
             flusher,
             expiry,
+            auditor,
             prices: Arc::new(ArcSwap::from_pointee(Current::none())),
             metrics,
             sweeper: SweeperSettings {
@@ -362,6 +368,8 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         tasks.spawn(async move { house.flusher.run().await });
         let house = self.clone();
         tasks.spawn(async move { house.expiry.run().await });
+        let house = self.clone();
+        tasks.spawn(async move { house.auditor.run().await });
         let house = self.clone();
         tasks.spawn(async move { prices::follow(&*house.ledger, &house.prices).await });
         tasks.spawn(async move { telemetry.run_upkeep().await });

@@ -22,8 +22,10 @@ mod books;
 pub mod change;
 mod check;
 mod commit;
+mod own;
 mod quarantine;
 pub mod schema;
+mod usage;
 mod wire;
 mod write;
 
@@ -51,6 +53,8 @@ pub struct PostgresLedger {
     /// For flushes alone, so that no check and no read ever stands in their way.
     flushes: Wire,
     checks: Wire,
+    /// For sums that may take long: nothing waits for them, and nothing but their own deadline ends them.
+    audits: Wire,
 }
 
 impl PostgresLedger {
@@ -67,6 +71,7 @@ impl PostgresLedger {
             reads: Reads::new(options.clone()),
             flushes,
             checks: Wire::new(options),
+            audits: Wire::new(wire::patient_options(url)?),
         })
     }
 }
@@ -119,6 +124,27 @@ impl Ledger for PostgresLedger {
         let books = wire::written(books::books(&mut conn, shard, store, page)).await?;
         turn.keep(conn);
         Ok(books)
+    }
+
+    async fn own_sums(
+        &self,
+        shard: ShardId,
+        page: &audit::Page,
+        depth: audit::Depth,
+    ) -> Result<audit::OwnSums, LedgerError> {
+        let mut turn = self.audits.turn().await;
+        let mut conn = turn.connection().await?;
+        let sums = own::own_sums(&mut conn, shard, page, depth).await?;
+        turn.keep(conn);
+        Ok(sums)
+    }
+
+    async fn trace(&self, drift: &audit::Drift) -> Result<Vec<audit::Clue>, LedgerError> {
+        let mut turn = self.audits.turn().await;
+        let mut conn = turn.connection().await?;
+        let clues = own::trace(&mut conn, drift).await?;
+        turn.keep(conn);
+        Ok(clues)
     }
 
     async fn upkeep(&self) -> Result<u64, LedgerError> {

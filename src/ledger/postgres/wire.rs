@@ -160,6 +160,7 @@ async fn within<T>(
     }
 }
 
-fn too_slow() -> LedgerError {
+/// What a missed deadline means.
+pub(super) fn too_slow() -> LedgerError {
     LedgerError::Away("no answer in time".into())
 }

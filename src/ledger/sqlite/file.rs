@@ -247,6 +247,7 @@ async fn within<T>(
     }
 }
 
-fn too_slow() -> LedgerError {
+/// What a missed deadline means.
+pub(super) fn too_slow() -> LedgerError {
     LedgerError::Away("no answer in time".into())
 }

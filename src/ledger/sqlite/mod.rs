@@ -25,8 +25,10 @@ mod check;
 mod commit;
 pub mod file;
 pub mod journal;
+mod own;
 mod quarantine;
 pub mod schema;
+mod usage;
 mod write;
 
 use file::File;
@@ -95,6 +97,19 @@ impl Ledger for SqliteLedger {
         page: &audit::Page,
     ) -> Result<Vec<(audit::Books, Option<AccountView>)>, CheckError> {
         books::books(&self.file, shard, store, page).await
+    }
+
+    async fn own_sums(
+        &self,
+        shard: ShardId,
+        page: &audit::Page,
+        depth: audit::Depth,
+    ) -> Result<audit::OwnSums, LedgerError> {
+        own::own_sums(&self.file, shard, page, depth).await
+    }
+
+    async fn trace(&self, drift: &audit::Drift) -> Result<Vec<audit::Clue>, LedgerError> {
+        own::trace(&self.file, drift).await
     }
 
     /// Nothing here has partitions; the planner's notes on what the tables hold are brought up to date.

@@ -1,4 +1,4 @@
-//! The audit: what the ledger says of an account, against what the store says of it, to the last nano.
+//! The store against the ledger: what the one says of an account, against what the other says, to the last nano.
 //!
 //! A pure function over two readings. Whoever reads holds the shard's row locked, so that the ledger stands still;
 //! the store's side is one atomic read.
@@ -7,122 +7,11 @@
 //! the ledger has not taken in + what is in quarantine − what is held = what the store has left.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::{Serialize, Serializer};
-
+use super::clue::{self, of_counter, of_lot};
+use super::{Books, Drift, Of, Terms};
 use crate::clock::UnixMs;
-use crate::quota::{
-    AccountId, AccountView, ChangeSeq, Count, CounterBalance, CounterKey, LotId, Moved, OutSeq,
-};
-
-/// Which accounts of a shard are looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Page {
-    /// Those after this one, in the order of their ids.
-    After(Option<AccountId>),
-    /// This one alone.
-    Only(AccountId),
-}
-
-/// Accounts whose books are read under one lock, so that an audit never holds up a flush for long.
-pub const BATCH: usize = 50;
-
-/// What the ledger says of one account, read while its shard's row was locked.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Books {
-    /// Whose.
-    pub account: AccountId,
-    /// What is left of each grant, empty ones included.
-    pub lots: Vec<(LotId, i64)>,
-    /// What it owes.
-    pub debt: i64,
-    /// Its counters, each in its latest span.
-    pub counters: Vec<CounterBalance>,
-    /// Numbered changes that the store may not have applied.
-    pub changes: Vec<(ChangeSeq, Moved)>,
-    /// Every outbox entry up to this one is in the ledger.
-    pub flushed_seq: OutSeq,
-    /// What the store moved for entries that are in quarantine (rule 26).
-    pub quarantined: Vec<Moved>,
-}
-
-/// What does not add up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "what", rename_all = "snake_case")]
-pub enum Of {
-    /// What is left of a lot.
-    Lot {
-        /// Which.
-        lot: LotId,
-    },
-    /// What is owed.
-    Debt,
-    /// What is used of a quota.
-    Counter {
-        /// Which.
-        counter: CounterKey,
-        /// The start of its span.
-        #[serde(serialize_with = "rfc3339")]
-        start: UnixMs,
-    },
-    /// What a lot says is held of it, against its open holds.
-    HeldOfLot {
-        /// Which.
-        lot: LotId,
-    },
-    /// The overage that is held, against the open holds.
-    HeldOfDebt,
-    /// What a counter says is held of it, against its open holds.
-    HeldOfCounter {
-        /// Which.
-        counter: CounterKey,
-        /// The start of its span.
-        #[serde(serialize_with = "rfc3339")]
-        start: UnixMs,
-    },
-}
-
-impl fmt::Display for Of {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Lot { lot } => write!(f, "lot {lot}"),
-            Self::Debt => f.write_str("debt"),
-            Self::Counter { counter, start } => {
-                write!(f, "counter {counter} of {}", start.to_utc())
-            }
-            Self::HeldOfLot { lot } => write!(f, "held of lot {lot}"),
-            Self::HeldOfDebt => f.write_str("held of debt"),
-            Self::HeldOfCounter { counter, start } => {
-                write!(f, "held of counter {counter} of {}", start.to_utc())
-            }
-        }
-    }
-}
-
-/// One thing that does not add up, with all that went into the sum.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Drift {
-    /// Whose.
-    pub account: AccountId,
-    /// What.
-    #[serde(flatten)]
-    pub of: Of,
-    /// What the ledger says.
-    pub ledger: i128,
-    /// Of that, what the store has yet to be told.
-    pub unapplied: i128,
-    /// What the outbox has yet to tell the ledger.
-    pub unflushed: i128,
-    /// What the store moved for entries that the ledger could not take in.
-    pub quarantined: i128,
-    /// What open holds have set aside.
-    pub held: i128,
-    /// What the store ought to say.
-    pub expected: i128,
-    /// What it says.
-    pub store: i128,
-}
+use crate::quota::{AccountId, AccountView, CounterKey, LotId, Moved};
 
 /// Compares; `view` is `None` where the account is cold, and then there is nothing to compare with.
 // holds: 6, exact
@@ -139,6 +28,10 @@ pub fn compare(books: &Books, view: Option<&AccountView>) -> Vec<Drift> {
         };
         wallet(&mut audit, books, view, &open);
         counters(&mut audit, books, view, &open);
+        for drift in &mut audit.drifts {
+            let clues = clue::in_readings(drift, books, view);
+            drift.blame(clues);
+        }
     }
     audit.drifts
 }
@@ -159,39 +52,19 @@ impl Audit<'_> {
     }
 
     /// The formula.
-    fn sum(&mut self, of: Of, terms: Terms, store: i128) {
-        let Terms {
-            ledger,
-            unapplied,
-            unflushed,
-            quarantined,
-            held,
-        } = terms;
-        let expected = ledger - unapplied + unflushed + quarantined - held;
-        if expected != store {
+    fn sum(&mut self, of: Of, terms: Terms, found: i128) {
+        let expected = terms.expected();
+        if expected != found {
             self.drifts.push(Drift {
                 account: self.account.clone(),
                 of,
-                ledger,
-                unapplied,
-                unflushed,
-                quarantined,
-                held,
+                terms: Some(terms),
                 expected,
-                store,
+                found,
+                because: Vec::new(),
             });
         }
     }
-}
-
-/// What goes into the sum.
-#[derive(Clone, Copy, Default)]
-struct Terms {
-    ledger: i128,
-    unapplied: i128,
-    unflushed: i128,
-    quarantined: i128,
-    held: i128,
 }
 
 /// What is on its way from one to the other.
@@ -262,7 +135,7 @@ fn wallet(audit: &mut Audit, books: &Books, view: &AccountView, open: &Open) {
         on_lots += sums.holds;
         let terms = Terms {
             held: sums.held,
-            ..open.terms(sums.ledger, |moved| of_lot(moved, lot))
+            ..open.terms(sums.ledger, |moved| of_lot(&moved.lots, lot))
         };
         audit.sum(Of::Lot { lot }, terms, sums.left);
         audit.same(Of::HeldOfLot { lot }, sums.holds, sums.held);
@@ -273,11 +146,6 @@ fn wallet(audit: &mut Audit, books: &Books, view: &AccountView, open: &Open) {
     let reserved: i128 = view.holds.iter().map(|h| i128::from(h.reserved.0)).sum();
     let held = i128::from(view.debt.held.0);
     audit.same(Of::HeldOfDebt, reserved - on_lots, held);
-}
-
-fn of_lot(moved: &Moved, lot: LotId) -> i128 {
-    let parts = moved.lots.iter().filter(|(id, _)| *id == lot);
-    parts.map(|(_, nanos)| i128::from(nanos.0)).sum()
 }
 
 fn counters(audit: &mut Audit, books: &Books, view: &AccountView, open: &Open) {
@@ -302,7 +170,7 @@ fn counters(audit: &mut Audit, books: &Books, view: &AccountView, open: &Open) {
             start,
         };
         let terms = open.terms(used(key, start), |moved| {
-            sum_of(&moved.counters, key, start)
+            of_counter(&moved.counters, key, start)
         });
         audit.sum(of, terms, i128::from(state.used.0));
         let of = Of::HeldOfCounter {
@@ -310,7 +178,7 @@ fn counters(audit: &mut Audit, books: &Books, view: &AccountView, open: &Open) {
             start,
         };
         let holds = view.holds.iter().flat_map(|hold| &hold.counts);
-        audit.same(of, sum_of(holds, key, start), i128::from(state.held.0));
+        audit.same(of, of_counter(holds, key, start), i128::from(state.held.0));
     }
     // A counter that the store is without, or has in an older span only, counts nothing there.
     for found in &books.counters {
@@ -322,24 +190,11 @@ fn counters(audit: &mut Audit, books: &Books, view: &AccountView, open: &Open) {
             counter: key.clone(),
             start,
         };
-        let terms = open.terms(found.used.0, |moved| sum_of(&moved.counters, key, start));
+        let terms = open.terms(found.used.0, |moved| {
+            of_counter(&moved.counters, key, start)
+        });
         audit.sum(of, terms, 0);
     }
-}
-
-fn sum_of<'a>(
-    counts: impl IntoIterator<Item = &'a Count>,
-    key: &CounterKey,
-    start: UnixMs,
-) -> i128 {
-    let counts = counts.into_iter();
-    let of_it = counts.filter(|count| count.key == *key && count.start == start);
-    of_it.map(|count| i128::from(count.amount.0)).sum()
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
-fn rfc3339<S: Serializer>(at: &UnixMs, serializer: S) -> Result<S::Ok, S::Error> {
-    time::serde::rfc3339::serialize(&at.to_utc(), serializer)
 }
 
 #[cfg(test)]
@@ -347,8 +202,8 @@ mod tests {
     use super::*;
     use crate::money::{Amount, Nanos};
     use crate::quota::{
-        CounterState, Entry, EntryKind, Epoch, LotState, Mode, OpenHold, ReservationId, Snapshot,
-        Status, Version,
+        ChangeSeq, Count, CounterBalance, CounterState, Entry, EntryKind, Epoch, LotState, Mode,
+        OpenHold, OutSeq, ReservationId, Snapshot, Status, Version,
     };
 
     const LOT: LotId = LotId(7);
