@@ -175,8 +175,8 @@ impl Live {
     /// Checks a shard before its first use (rule 21).
     pub async fn check(&self, shard: ShardId) -> Result<(), Failure> {
         match self.ledger.check(shard, &*self.store).await? {
-            Checked::Agreed(life) => {
-                self.store.adopt(shard, life);
+            Checked::Agreed(epoch) => {
+                self.store.adopt(shard, epoch);
                 Ok(())
             }
             Checked::Refused(reason) => Err(Failure::lost(shard, reason)),
@@ -198,9 +198,9 @@ impl Live {
             }
             return Ok(
                 match row.look(self.ledger.installation().id, &view, false) {
-                    Looked::Agreed(life) => {
+                    Looked::Agreed(epoch) => {
                         if self.store.adopted(shard).is_none() {
-                            self.store.adopt(shard, life);
+                            self.store.adopt(shard, epoch);
                         }
                         Glance::Live
                     }

@@ -109,15 +109,15 @@ async fn begin(
     shard: ShardId,
 ) -> Result<usize, Failure> {
     live.check(shard).await?;
-    let mut flushed = drain(live, flusher, shard).await?;
+    let before = drain(live, flusher, shard).await?;
     match live.ledger.rebuild(shard, &*live.store).await? {
-        Checked::Agreed(life) => live.store.adopt(shard, life),
+        Checked::Agreed(epoch) => live.store.adopt(shard, epoch),
         Checked::Refused(reason) => return Err(Failure::lost(shard, reason)),
     }
-    flushed += drain(live, flusher, shard).await?;
+    let after = drain(live, flusher, shard).await?;
     // What the ledger decided otherwise than the store must reach the store (rule 24).
     live.applier.apply_shard(shard).await?;
-    Ok(flushed)
+    Ok(before + after)
 }
 
 async fn drain(

@@ -79,10 +79,8 @@ async fn records(ledger: &AnyLedger, of: &UsageOf, output: &Output) -> Result<bo
         ]);
         for line in &page {
             output.machine(line)?;
-            let outcome = match line.overrun {
-                true => format!("{} (overrun)", line.outcome),
-                false => line.outcome.clone(),
-            };
+            let overrun = if line.overrun { " (overrun)" } else { "" };
+            let outcome = format!("{}{overrun}", line.outcome);
             table.row([
                 arguments::shown(line.occurred_at),
                 outcome,

@@ -215,7 +215,7 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
             let unreadable = outbox.unreadable.iter().map(|entry| entry.seq);
             let seqs = seqs.chain(unreadable.filter(|seq| *seq <= upto));
             let seqs: Vec<OutSeq> = seqs.collect();
-            self.kept.flushed(shard, outbox.tenure, upto);
+            self.kept.flushed(shard, outbox.epoch, upto);
             self.store.forget(shard, &seqs).await?;
             drained += seqs.len();
             (self.tell)(entries);
@@ -223,7 +223,7 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
     }
 
     /// Other flushers have carried some of this process's endings to the ledger, whose row says so; it is read for
-    /// shards only that have such. False where the shard has left for another life than they were acknowledged in.
+    /// shards only that have such. False where the shard has left for another epoch than they were acknowledged in.
     async fn tell_kept(&self, shard: ShardId, read_at: Instant) -> Result<bool, LedgerError> {
         if !self.kept.waits(shard, read_at) {
             return Ok(true);
@@ -232,7 +232,7 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
         let Some(home) = row.home else {
             return Ok(false);
         };
-        self.kept.flushed(shard, home.life.tenure, row.flushed_seq);
-        Ok(self.store.adopted(shard) == Some(home.life))
+        self.kept.flushed(shard, home.epoch, row.flushed_seq);
+        Ok(self.store.adopted(shard) == Some(home.epoch))
     }
 }

@@ -1,7 +1,7 @@
 //! Keeps the shards checked (rule 21): whatever the store does not trust any more is checked and adopted again.
 //!
 //! It also looks whether store and ledger answer at all, since a sidecar without calls would not notice, and tells of
-//! shards that have begun another life: what was acknowledged in the one before may be lost (rule 23).
+//! shards that have begun another epoch: what was acknowledged in the one before may be lost (rule 23).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::standing::{Away, Standing};
 use super::{CheckError, Checked, Ledger};
 use crate::clock::Clock;
-use crate::quota::{Epoch, Life, Lives, ShardId, Store, Tenure};
+use crate::quota::{Epoch, Epochs, ShardId, Store};
 
 /// How long until the next round when all was well.
 const ROUND: Duration = Duration::from_secs(1);
@@ -26,10 +26,7 @@ const LEAST_PAUSE: Duration = Duration::from_millis(20);
 /// How long until a shard is looked at again whose place in the store is another's: only an operator can change that.
 const FOREIGN_AGAIN: Duration = Duration::from_secs(5);
 /// No shard is ever in this epoch: adopting it makes every command of the shard answer that it is lost.
-const NO_LIFE: Life = Life {
-    epoch: Epoch(0),
-    tenure: Tenure(0),
-};
+const NO_EPOCH: Epoch = Epoch(0);
 /// The ledger as a whole has no shards; its standing is kept under this one.
 const WHOLE: ShardId = ShardId(0);
 
@@ -56,7 +53,7 @@ pub struct Keeper<S, L> {
     foreign: Standing,
     /// When those that are not are looked at again.
     foreign_until: Mutex<BTreeMap<ShardId, Instant>>,
-    lives: Lives,
+    epochs: Epochs,
     /// Shards that somebody has a reason to check although they are adopted.
     suspects: Mutex<Vec<ShardId>>,
     woken: Notify,
@@ -75,7 +72,7 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
             ledger_standing: Standing::new("ledger", clock.clone()),
             foreign: Standing::new("place of a shard in the store", clock),
             foreign_until: Mutex::default(),
-            lives: Lives::default(),
+            epochs: Epochs::default(),
             suspects: Mutex::default(),
             woken: Notify::new(),
             asking: AtomicU16::new(0),
@@ -91,9 +88,9 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
         }
     }
 
-    /// Which lives it has adopted shards with, and news of them.
-    pub fn lives(&self) -> &Lives {
-        &self.lives
+    /// Which epochs it has adopted shards with, and news of them.
+    pub fn epochs(&self) -> &Epochs {
+        &self.epochs
     }
 
     /// Looks at once, because a command was answered that its shard is not adopted.
@@ -140,7 +137,7 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
             let trusted = self
                 .store
                 .adopted(shard)
-                .is_some_and(|life| life.epoch != NO_LIFE.epoch);
+                .is_some_and(|epoch| epoch != NO_EPOCH);
             if trusted && !suspects.contains(&shard) || self.is_known_to_be_foreign(shard) {
                 continue;
             }
@@ -171,16 +168,16 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
             return false;
         }
         match self.ledger.check(shard, &*self.store).await {
-            Ok(Checked::Agreed(life)) => {
-                self.store.adopt(shard, life);
-                self.lives.adopted(shard, life);
+            Ok(Checked::Agreed(epoch)) => {
+                self.store.adopt(shard, epoch);
+                self.epochs.adopted(shard, epoch);
                 self.store_standing.succeeded(shard);
                 self.foreign.succeeded(shard);
                 self.foreign_until.lock().remove(&shard);
                 return true;
             }
             Ok(Checked::Refused(reason)) => {
-                self.store.adopt(shard, NO_LIFE);
+                self.store.adopt(shard, NO_EPOCH);
                 self.store_standing.succeeded(shard);
                 self.foreign.failed(shard, &reason);
                 let again = Instant::now() + FOREIGN_AGAIN;

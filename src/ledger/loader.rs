@@ -165,9 +165,7 @@ impl<S: Store, L: Ledger> Loader<S, L> {
         };
         let mut drained = self.drained[usize::from(shard.0)].lock().await;
         let adopted = self.store.adopted(shard);
-        let epoch = adopted
-            .ok_or_else(|| lost("it must be checked first"))?
-            .epoch;
+        let epoch = adopted.ok_or_else(|| lost("it must be checked first"))?;
         if drained.epoch == Some(epoch) {
             return Ok(true);
         }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::clock::UnixMs;
 use crate::price::PriceEntry;
 use crate::quota::{
-    AccountId, AccountImage, AccountView, ChangeSeq, ExpiredLot, Header, Life, OutSeq, Outbox,
+    AccountId, AccountImage, AccountView, ChangeSeq, Epoch, ExpiredLot, Header, OutSeq, Outbox,
     ShardId, Store, StoreChange, StoreError,
 };
 
@@ -98,8 +98,8 @@ pub enum Committed {
 /// What a look at a shard found (rule 21).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Looked {
-    /// Store and ledger agree: commands may expect this life.
-    Agreed(Life),
+    /// Store and ledger agree: commands may expect this epoch.
+    Agreed(Epoch),
     /// A new epoch has begun in the ledger, for a reason in words: the store is to be told by this header.
     Open {
         /// Which.
@@ -114,8 +114,8 @@ pub enum Looked {
 /// The result of a shard's check (rule 21).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Checked {
-    /// Store and ledger agree: commands may expect this life.
-    Agreed(Life),
+    /// Store and ledger agree: commands may expect this epoch.
+    Agreed(Epoch),
     /// What is there is not ours to touch; in words.
     Refused(String),
 }
@@ -145,7 +145,7 @@ pub trait Ledger: Send + Sync {
         store: &S,
         anew: bool,
     ) -> impl Future<Output = Result<Looked, CheckError>> + Send;
-    /// Brings store and ledger to agree on a shard's life (rule 21).
+    /// Brings store and ledger to agree on a shard's epoch (rule 21).
     fn check<S: Store>(
         &self,
         shard: ShardId,
@@ -173,7 +173,7 @@ pub trait Ledger: Send + Sync {
         async move {
             for _ in 0..LOOKS {
                 match self.look(shard, store, anew).await? {
-                    Looked::Agreed(life) => return Ok(Checked::Agreed(life)),
+                    Looked::Agreed(epoch) => return Ok(Checked::Agreed(epoch)),
                     Looked::Refused(reason) => return Ok(Checked::Refused(reason)),
                     Looked::Open { header, reason } => {
                         tracing::warn!(%shard, epoch = %header.epoch, reason, "a new epoch begins");

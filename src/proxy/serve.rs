@@ -278,7 +278,7 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
             store.clone(),
             around.clone(),
             kept.clone(),
-            keeper.lives(),
+            keeper.epochs(),
             settings,
         );
         Self {
@@ -395,12 +395,12 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
     }
 
     async fn count_epochs(&self) {
-        let mut lives = self.keeper.lives().listen();
+        let mut epochs = self.keeper.epochs().listen();
         loop {
-            for new in lives.next().await {
-                let known = new.before.map(|before| before.epoch);
-                let began = known.is_some_and(|epoch| epoch != new.life.epoch);
-                self.metrics.epochs.increment(u64::from(began));
+            for new in epochs.next().await {
+                self.metrics
+                    .epochs
+                    .increment(u64::from(new.before.is_some()));
             }
         }
     }

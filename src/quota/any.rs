@@ -3,9 +3,9 @@
 use super::embedded::EmbeddedStore;
 use super::redis::RedisStore;
 use super::{
-    AccountId, AccountImage, AccountView, ApplyAnswer, ExpireAnswer, ExpiredLot, Header,
-    LapseAnswer, Life, LoadAnswer, OutSeq, Outbox, Overdue, Progress, Progressed, Reserve,
-    Reserved, Settle, SettleAnswer, ShardId, ShardView, Store, StoreChange, StoreError,
+    AccountId, AccountImage, AccountView, ApplyAnswer, Epoch, ExpireAnswer, ExpiredLot, Header,
+    LapseAnswer, LoadAnswer, OutSeq, Outbox, Overdue, Progress, Progressed, Reserve, Reserved,
+    Settle, SettleAnswer, ShardId, ShardView, Store, StoreChange, StoreError,
 };
 use crate::clock::UnixMs;
 
@@ -44,11 +44,11 @@ impl Store for AnyStore {
         on!(self, store => store.open(shard, header).await)
     }
 
-    fn adopt(&self, shard: ShardId, life: Life) {
-        on!(self, store => store.adopt(shard, life));
+    fn adopt(&self, shard: ShardId, epoch: Epoch) {
+        on!(self, store => store.adopt(shard, epoch));
     }
 
-    fn adopted(&self, shard: ShardId) -> Option<Life> {
+    fn adopted(&self, shard: ShardId) -> Option<Epoch> {
         on!(self, store => store.adopted(shard))
     }
 

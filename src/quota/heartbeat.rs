@@ -1,6 +1,6 @@
 //! Heartbeats: they keep the hold of each call in flight alive, and make it again where the store has lost it.
 //!
-//! A shard that begins another life may have lost every hold of it, so all its calls ask at once (rules 3, 23).
+//! A shard that begins another epoch may have lost every hold of it, so all its calls ask at once (rules 3, 23).
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
@@ -14,8 +14,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use super::reservation::{Live, LiveCalls};
 use super::settler::Surroundings;
 use super::{
-    Admission, NewLife, NewLives, Progress, Progressed, ReservationId, Reserve, Reserved, ShardId,
-    Store, StoreError,
+    Admission, NewEpoch, NewEpochs, Progress, Progressed, ReservationId, Reserve, Reserved,
+    ShardId, Store, StoreError,
 };
 
 /// Heartbeats that may be at the store at once.
@@ -39,13 +39,13 @@ struct Due {
     progress: Progress,
     claim: Arc<Reserve>,
     since: Instant,
-    /// Whether its shard began another life, so that it should not wait for the next one.
+    /// Whether its shard began another epoch, so that it should not wait for the next one.
     urgent: bool,
 }
 
 impl<S: Store, E: Surroundings> Heart<S, E> {
     /// Beats until the calls are gone with their settler.
-    pub async fn run(self, mut lives: NewLives) {
+    pub async fn run(self, mut epochs: NewEpochs) {
         let beat = self.deadline / 3;
         let mut ticks = interval(beat);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -54,7 +54,7 @@ impl<S: Store, E: Surroundings> Heart<S, E> {
         loop {
             let due = tokio::select! {
                 _ = ticks.tick() => self.due(false, |_, call| call.since.elapsed() >= beat),
-                new = lives.next() => {
+                new = epochs.next() => {
                     let shards = shards(&new);
                     let count = self.store.shards();
                     self.due(true, |_, call| shards.contains(&call.claim.account.shard(count)))
@@ -124,7 +124,7 @@ impl<S: Store, E: Surroundings> Heart<S, E> {
             Ok(Progressed::Unknown) => self.hold_again(due).await,
             Err(StoreError::Lost { shard, .. }) => {
                 self.surroundings.shard_lost(shard);
-                // When it is adopted again, in whatever life, that is news; in the same life it has lost nothing.
+                // When it is adopted again, in whatever epoch, that is news; in the same epoch it has lost nothing.
                 true
             }
             // One that does not get through is made up for by the next: three fit into a deadline.
@@ -172,6 +172,6 @@ impl<S: Store, E: Surroundings> Heart<S, E> {
     }
 }
 
-fn shards(new: &[NewLife]) -> BTreeSet<ShardId> {
+fn shards(new: &[NewEpoch]) -> BTreeSet<ShardId> {
     new.iter().map(|new| new.shard).collect()
 }

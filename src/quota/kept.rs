@@ -1,7 +1,7 @@
 //! Kept endings: what the store has acknowledged and the ledger has not taken in yet (rule 23).
 //!
 //! A store may forget what it acknowledged. So each ending stays here until the ledger says that it has it, and is
-//! settled again where the shard has begun another life meanwhile.
+//! settled again where the shard has begun another epoch meanwhile.
 // holds: 3, never lost, as long as store and sidecar do not die together
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::{Life, OutSeq, Settle, ShardId, Tenure};
+use super::{Epoch, OutSeq, Settle, ShardId};
 
 /// The endings of one sidecar that are on their way to the ledger.
 #[derive(Debug)]
@@ -25,9 +25,9 @@ pub struct Kept {
 #[derive(Debug)]
 pub(super) struct KeptEnding {
     pub settle: Settle,
-    /// In which life of its shard it was acknowledged.
-    pub life: Life,
-    /// When the ledger is here, in that life, it has the ending.
+    /// In which epoch of its shard it was acknowledged.
+    pub epoch: Epoch,
+    /// When the ledger is here, in that epoch, it has the ending.
     pub seq: OutSeq,
     pub since: Instant,
     /// Returned when the ledger has it. Not the one of the open call: a clean end waits for the store first, and for the
@@ -56,10 +56,9 @@ impl Kept {
         self.shard(shard).lock().push(ending);
     }
 
-    /// The ledger has every entry of a shard up to this one, and says that the shard is in this tenure, which belongs to
-    /// one epoch only.
-    pub fn flushed(&self, shard: ShardId, tenure: Tenure, upto: OutSeq) {
-        let has_it = |ending: &KeptEnding| ending.life.tenure == tenure && ending.seq <= upto;
+    /// The ledger has every entry of a shard up to this one, and says that the shard is in this epoch.
+    pub fn flushed(&self, shard: ShardId, epoch: Epoch, upto: OutSeq) {
+        let has_it = |ending: &KeptEnding| ending.epoch == epoch && ending.seq <= upto;
         self.shard(shard).lock().retain(|ending| !has_it(ending));
     }
 
@@ -69,11 +68,11 @@ impl Kept {
         endings.iter().any(|ending| ending.since <= moment)
     }
 
-    /// Takes those that were acknowledged in another life of their shard than this one.
-    pub(super) fn take_outlived(&self, shard: ShardId, life: Life) -> Vec<KeptEnding> {
+    /// Takes those that were acknowledged in another epoch of their shard than this one.
+    pub(super) fn take_outlived(&self, shard: ShardId, epoch: Epoch) -> Vec<KeptEnding> {
         let mut endings = self.shard(shard).lock();
         endings
-            .extract_if(.., |ending| ending.life != life)
+            .extract_if(.., |ending| ending.epoch != epoch)
             .collect()
     }
 
@@ -109,14 +108,7 @@ mod tests {
 
     const SHARD: ShardId = ShardId(0);
 
-    fn life(tenure: i64) -> Life {
-        Life {
-            epoch: Epoch(1),
-            tenure: Tenure(tenure),
-        }
-    }
-
-    async fn keep(kept: &Kept, tenure: i64, seq: i64) {
+    async fn keep(kept: &Kept, epoch: i64, seq: i64) {
         let ending = KeptEnding {
             settle: Settle {
                 id: ReservationId::new(),
@@ -126,7 +118,7 @@ mod tests {
                 counts: Vec::new(),
                 detail: "{}".into(),
             },
-            life: life(tenure),
+            epoch: Epoch(epoch),
             seq: OutSeq(seq),
             since: Instant::now(),
             permit: kept.room().await,
@@ -135,20 +127,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_ending_is_kept_until_the_ledger_has_it_in_the_life_that_acknowledged_it() {
+    async fn an_ending_is_kept_until_the_ledger_has_it_in_the_epoch_that_acknowledged_it() {
         let kept = Kept::new(1, 2);
         keep(&kept, 1, 5).await;
         keep(&kept, 1, 6).await;
         assert!(kept.room().now_or_never().is_none(), "there is a bound");
-        kept.flushed(SHARD, Tenure(2), OutSeq(9));
-        kept.flushed(SHARD, Tenure(1), OutSeq(4));
+        kept.flushed(SHARD, Epoch(2), OutSeq(9));
+        kept.flushed(SHARD, Epoch(1), OutSeq(4));
         assert_eq!(kept.count(), 2, "another server's number says nothing");
-        kept.flushed(SHARD, Tenure(1), OutSeq(5));
+        kept.flushed(SHARD, Epoch(1), OutSeq(5));
         assert_eq!(kept.count(), 1);
         assert!(kept.room().now_or_never().is_some());
 
-        assert!(kept.take_outlived(SHARD, life(1)).is_empty());
-        let outlived = kept.take_outlived(SHARD, life(2));
+        assert!(kept.take_outlived(SHARD, Epoch(1)).is_empty());
+        let outlived = kept.take_outlived(SHARD, Epoch(2));
         assert_eq!(outlived.len(), 1);
         assert!(kept.shards().is_empty());
         assert_eq!(

@@ -15,8 +15,8 @@ use super::heartbeat::Heart;
 use super::kept::{Kept, KeptEnding};
 use super::reservation::{Closing, LiveCalls};
 use super::{
-    AccountId, Ended, Life, Lives, Metered, NewLives, OutSeq, Outcome, Reservation, ReservationId,
-    Settle, SettleAnswer, ShardId, Store, StoreError,
+    AccountId, Ended, Epoch, Epochs, Metered, NewEpochs, OutSeq, Outcome, Reservation,
+    ReservationId, Settle, SettleAnswer, ShardId, Store, StoreError,
 };
 
 /// What the settler asks of the rest of the sidecar, and tells it.
@@ -27,7 +27,7 @@ pub trait Surroundings: Send + Sync + 'static {
     fn outbox_grew(&self, shard: ShardId);
     /// The store acknowledged an ending, so long after it was handed over.
     fn ended(&self, outcome: Outcome, after: Duration);
-    /// The store acknowledged an ending again, in another life of its shard.
+    /// The store acknowledged an ending again, in another epoch of its shard.
     fn settled_again(&self);
     /// A heartbeat found that the hold had ended; the call goes on, and its settle will say what it used.
     fn hold_gone(&self, ended: Ended);
@@ -50,7 +50,7 @@ const RETRY_AT_FIRST: Duration = Duration::from_millis(20);
 const RETRY_AT_MOST: Duration = Duration::from_secs(1);
 /// Endings that may be at the store at once, so that a long outage is not followed by a stampede.
 const ENDINGS_AT_ONCE: usize = 1024;
-/// How often kept endings are looked through for one that was acknowledged just when its shard began another life.
+/// How often kept endings are looked through for one that was acknowledged just when its shard began another epoch.
 const LOOK_EACH: Duration = Duration::from_secs(1);
 
 /// Hands out reservations and ends them.
@@ -67,7 +67,7 @@ impl Settler {
         store: Arc<S>,
         surroundings: Arc<E>,
         kept: Arc<Kept>,
-        lives: &Lives,
+        epochs: &Epochs,
         settings: SettlerSettings,
     ) -> Self {
         let (queue, closings) = unbounded_channel();
@@ -78,14 +78,14 @@ impl Settler {
             live: Arc::downgrade(&live),
             deadline: settings.deadline,
         };
-        tokio::spawn(heart.run(lives.listen()));
+        tokio::spawn(heart.run(epochs.listen()));
         let ender = Arc::new(Ender {
             store,
             surroundings,
             kept,
             at_once: Semaphore::new(ENDINGS_AT_ONCE),
         });
-        tokio::spawn(ender.run(closings, lives.listen()));
+        tokio::spawn(ender.run(closings, epochs.listen()));
         Self {
             room: Arc::new(Semaphore::new(settings.max_open as usize)),
             max_open: settings.max_open,
@@ -144,8 +144,8 @@ struct Ender<S, E> {
 
 /// What came of one attempt to settle.
 enum Attempt {
-    /// In this life of its shard; the ledger has it once it is at this number.
-    Acknowledged(Life, OutSeq),
+    /// In this epoch of its shard; the ledger has it once it is at this number.
+    Acknowledged(Epoch, OutSeq),
     /// It can never be done.
     Refused,
     /// The account must be loaded first.
@@ -156,7 +156,7 @@ enum Attempt {
 
 impl<S: Store + 'static, E: Surroundings> Ender<S, E> {
     /// Ends until the settler and its calls are gone.
-    async fn run(self: Arc<Self>, mut closings: UnboundedReceiver<Closing>, mut lives: NewLives) {
+    async fn run(self: Arc<Self>, mut closings: UnboundedReceiver<Closing>, mut epochs: NewEpochs) {
         let mut looks = interval(LOOK_EACH);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -166,7 +166,7 @@ impl<S: Store + 'static, E: Surroundings> Ender<S, E> {
                     let ender = self.clone();
                     tokio::spawn(async move { ender.end(closing).await });
                 }
-                _ = lives.next() => self.settle_outlived(),
+                _ = epochs.next() => self.settle_outlived(),
                 _ = looks.tick() => self.settle_outlived(),
             }
         }
@@ -193,14 +193,14 @@ impl<S: Store + 'static, E: Surroundings> Ender<S, E> {
         drop(closing.permit);
     }
 
-    /// Settles again what was acknowledged in a life that is over, as far as the ledger does not have it.
+    /// Settles again what was acknowledged in an epoch that is over, as far as the ledger does not have it.
     // holds: 3, never lost
     fn settle_outlived(self: &Arc<Self>) {
         for shard in self.kept.shards() {
-            let Some(life) = self.store.adopted(shard) else {
+            let Some(epoch) = self.store.adopted(shard) else {
                 continue;
             };
-            for ending in self.kept.take_outlived(shard, life) {
+            for ending in self.kept.take_outlived(shard, epoch) {
                 let ender = self.clone();
                 tokio::spawn(async move {
                     if let Some(acknowledged) = ender.settle(&ending.settle).await {
@@ -212,11 +212,11 @@ impl<S: Store + 'static, E: Surroundings> Ender<S, E> {
         }
     }
 
-    fn keep(&self, settle: Settle, (life, seq): (Life, OutSeq), permit: OwnedSemaphorePermit) {
+    fn keep(&self, settle: Settle, (epoch, seq): (Epoch, OutSeq), permit: OwnedSemaphorePermit) {
         let shard = settle.account.shard(self.store.shards());
         let ending = KeptEnding {
             settle,
-            life,
+            epoch,
             seq,
             since: Instant::now(),
             permit,
@@ -227,7 +227,7 @@ impl<S: Store + 'static, E: Surroundings> Ender<S, E> {
     }
 
     /// Repeats an ending until the store has acknowledged it; `None` where it never can.
-    async fn settle(&self, settle: &Settle) -> Option<(Life, OutSeq)> {
+    async fn settle(&self, settle: &Settle) -> Option<(Epoch, OutSeq)> {
         let mut pause = RETRY_AT_FIRST;
         loop {
             // The turn is given back while it waits: what one shard cannot take must not keep others' endings.
@@ -235,7 +235,7 @@ impl<S: Store + 'static, E: Surroundings> Ender<S, E> {
             let attempt = self.attempt(settle).await;
             drop(turn);
             match attempt {
-                Attempt::Acknowledged(life, seq) => return Some((life, seq)),
+                Attempt::Acknowledged(epoch, seq) => return Some((epoch, seq)),
                 Attempt::Refused => return None,
                 Attempt::Cold if self.surroundings.load(&settle.account).await.is_ok() => continue,
                 // Away, lost, or cold with the ledger away: what keeps it so is said once, by whoever watches that.
@@ -248,7 +248,7 @@ impl<S: Store + 'static, E: Surroundings> Ender<S, E> {
 
     async fn attempt(&self, settle: &Settle) -> Attempt {
         let shard = settle.account.shard(self.store.shards());
-        let Some(life) = self.store.adopted(shard) else {
+        let Some(epoch) = self.store.adopted(shard) else {
             self.surroundings.shard_lost(shard);
             return Attempt::Unsure;
         };
@@ -257,7 +257,7 @@ impl<S: Store + 'static, E: Surroundings> Ender<S, E> {
             // Its entry is one of those written so far, unless the ledger has it already.
             Ok(SettleAnswer::Already(_)) => match self.store.view(shard).await {
                 Ok(view) => match view.header {
-                    Some(header) if header.epoch == life.epoch => header.out_seq,
+                    Some(header) if header.epoch == epoch => header.out_seq,
                     _ => return Attempt::Unsure,
                 },
                 Err(_) => return Attempt::Unsure,
@@ -273,9 +273,9 @@ impl<S: Store + 'static, E: Surroundings> Ender<S, E> {
             }
             Err(_) => return Attempt::Unsure,
         };
-        // An answer from between two lives may be of either.
-        if self.store.adopted(shard) == Some(life) {
-            Attempt::Acknowledged(life, seq)
+        // An answer from between two epochs may be of either.
+        if self.store.adopted(shard) == Some(epoch) {
+            Attempt::Acknowledged(epoch, seq)
         } else {
             Attempt::Unsure
         }

@@ -13,7 +13,7 @@ const BEFORE: i64 = 7;
 // nothing; one whose debt a later grant has paid; one with nothing at all.
 const WHAT_WAS: &str = "
     INSERT INTO installation (id, shards) VALUES (gen_random_uuid(), 1);
-    INSERT INTO shard (id, epoch, run_id, tenure, flushed_seq) VALUES (0, 1, 'one', 1, 9);
+    INSERT INTO shard (id, epoch, run_id, flushed_seq) VALUES (0, 1, 'one', 9);
     INSERT INTO account (id, shard, debt_nanos) VALUES
         ('acme', 0, 7), ('new', 0, 0), ('given', 0, -3), ('repaid', 0, 0), ('empty', 0, 0);
     INSERT INTO credit_grant (account_id, amount_nanos, balance_nanos, kind, source) VALUES

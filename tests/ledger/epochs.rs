@@ -3,9 +3,7 @@
 
 use tollgate::ledger::{Checked, Committed, Ledger};
 use tollgate::quota::embedded::EmbeddedStore;
-use tollgate::quota::{
-    AccountId, ChangeSeq, Epoch, Header, Life, STORE_FORMAT, ShardId, Store, Tenure,
-};
+use tollgate::quota::{AccountId, ChangeSeq, Epoch, Header, STORE_FORMAT, ShardId, Store};
 
 use super::world::World;
 
@@ -28,8 +26,7 @@ async fn store_with(world: &World, account: &AccountId, change: fn(&mut Header))
 }
 
 fn epoch(world: &World, account: &AccountId) -> Option<Epoch> {
-    let life = world.store.adopted(world.shard(account));
-    life.map(|life| life.epoch)
+    world.store.adopted(world.shard(account))
 }
 
 /// An account that has used 8 of 100, in a world that knows it.
@@ -100,11 +97,11 @@ pub async fn a_rebuilt_shard_keeps_what_is_held_and_flushes_what_its_earlier_epo
     let ended = world.hold(&account, 20).await;
     world.settle(&account, ended, 25).await;
     let checked = world.ledger.rebuild(shard, &*world.store).await.unwrap();
-    let Checked::Agreed(life) = checked else {
+    let Checked::Agreed(epoch) = checked else {
         panic!("{checked:?}");
     };
-    assert_eq!(life.epoch, Epoch(2));
-    world.store.adopt(shard, life);
+    assert_eq!(epoch, Epoch(2));
+    world.store.adopt(shard, epoch);
     let view = world.store.view(shard).await.unwrap();
     assert_eq!(view.oldest_epoch, Some(Epoch(1)));
     assert_eq!(world.store.account(&account).await.unwrap(), None);
@@ -131,10 +128,10 @@ pub async fn an_entry_of_an_earlier_epoch_that_is_recorded_already_is_undone(wor
     world.pass_ms(tollgate::quota::ENDED_MARK_MS + 1);
     world.settle(&account, lapsed, 8).await;
     let checked = world.ledger.rebuild(shard, &*world.store).await.unwrap();
-    let Checked::Agreed(life) = checked else {
+    let Checked::Agreed(epoch) = checked else {
         panic!("{checked:?}");
     };
-    world.store.adopt(shard, life);
+    world.store.adopt(shard, epoch);
     world.flush(&account).await;
     world.loader.load(&account).await.unwrap();
     world.assert_one(&account).await;
@@ -155,9 +152,9 @@ pub async fn two_checks_at_once_agree(world: World) {
         assert_eq!(one, two.unwrap());
         // A later epoch than the second: one may look between the other's commit and its opening of the store.
         let row = world.ledger.row(shard).await.unwrap();
-        let life = row.home.unwrap().life;
-        assert!(life.epoch >= Epoch(2), "{life:?}");
-        assert_eq!(one, Checked::Agreed(life));
+        let epoch = row.home.unwrap().epoch;
+        assert!(epoch >= Epoch(2), "{epoch:?}");
+        assert_eq!(one, Checked::Agreed(epoch));
     }
     world.assert_posted(&account).await;
 }
@@ -175,7 +172,7 @@ pub async fn rebuilds_at_once_end_in_one_epoch(world: World) {
     let agreed = world.ledger.check(shard, &*world.store).await.unwrap();
     let header = header(&world, shard).await;
     assert!(
-        matches!(agreed, Checked::Agreed(life) if life.epoch == header.epoch),
+        matches!(agreed, Checked::Agreed(epoch) if epoch == header.epoch),
         "{agreed:?}"
     );
 }
@@ -196,30 +193,26 @@ pub async fn another_installation_is_not_touched_even_to_rebuild(world: World) {
     assert_eq!(before.format, STORE_FORMAT);
 }
 
-pub async fn what_was_read_in_an_earlier_tenure_of_a_server_is_refused(world: World) {
+pub async fn what_was_read_in_an_earlier_epoch_of_a_server_is_refused(world: World) {
     let (world, account) = used(world).await;
     let shard = world.shard(&account);
     let id = world.hold(&account, 10).await;
     world.settle(&account, id, 5).await;
     let read = world.store.outbox(shard, 10).await.unwrap();
-    assert_eq!((read.tenure, read.entries.len()), (Tenure(1), 1));
+    assert_eq!((read.epoch, read.entries.len()), (Epoch(1), 1));
 
     // Another server takes over with the same data, and then the first one again.
     let replica = store_with(&world, &account, |_| {}).await;
     let checked = world.ledger.check(shard, &replica).await.unwrap();
-    let life = |tenure| Life {
-        epoch: Epoch(1),
-        tenure: Tenure(tenure),
-    };
-    assert_eq!(checked, Checked::Agreed(life(2)));
+    assert_eq!(checked, Checked::Agreed(Epoch(2)));
     let refused = world.ledger.commit(shard, &read).await.unwrap();
     assert_eq!(refused, Committed::OtherServer, "the replica keeps it");
     let checked = world.ledger.check(shard, &*world.store).await.unwrap();
-    assert_eq!(checked, Checked::Agreed(life(3)));
+    assert_eq!(checked, Checked::Agreed(Epoch(3)));
     let refused = world.ledger.commit(shard, &read).await.unwrap();
-    assert_eq!(refused, Committed::OtherServer, "read in the first tenure");
+    assert_eq!(refused, Committed::OtherServer, "read in the first epoch");
 
-    world.store.adopt(shard, life(3));
+    world.store.adopt(shard, Epoch(3));
     world.assert_one(&account).await;
     assert_eq!(world.balance(&account).await, 87);
 }

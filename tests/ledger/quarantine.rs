@@ -72,10 +72,10 @@ async fn use_up(world: &World, account: &AccountId, charge: i64) {
 async fn load_anew(world: &World, account: &AccountId) {
     let shard = world.shard(account);
     let checked = world.ledger.rebuild(shard, &*world.store).await.unwrap();
-    let Checked::Agreed(life) = checked else {
+    let Checked::Agreed(epoch) = checked else {
         panic!("{checked:?}");
     };
-    world.store.adopt(shard, life);
+    world.store.adopt(shard, epoch);
     world.loader.load(account).await.unwrap();
 }
 

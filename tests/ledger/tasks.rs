@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
-use tollgate::quota::{Epoch, Life, Store, Tenure};
+use tollgate::quota::{Epoch, Store};
 
 use super::world::World;
-use crate::harness::life;
 
 /// Waits for a state, within a bound that only a defect reaches.
 async fn until(state: impl AsyncFn() -> bool) {
@@ -49,13 +48,10 @@ pub async fn a_shard_that_the_store_does_not_trust_any_more_is_checked_and_adopt
     let shard = world.shard(&account);
     let keeper = world.keeper.clone();
     let keeping = tokio::spawn(async move { keeper.run().await });
-    let no_life = Life {
-        epoch: Epoch(0),
-        tenure: Tenure(0),
-    };
-    world.store.adopt(shard, no_life);
+    let no_epoch = Epoch(0);
+    world.store.adopt(shard, no_epoch);
     world.keeper.wake();
-    until(async || world.store.adopted(shard) == Some(life(1))).await;
+    until(async || world.store.adopted(shard) == Some(Epoch(1))).await;
     keeping.abort();
     world.hold(&account, 1).await;
 }

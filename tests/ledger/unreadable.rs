@@ -7,9 +7,9 @@ use tollgate::clock::{Clock, UnixMs};
 use tollgate::ledger::{AnyLedger, Applier, Flushed, Flusher, Keeper, Ledger};
 use tollgate::quota::embedded::EmbeddedStore;
 use tollgate::quota::{
-    AccountId, AccountImage, AccountView, ApplyAnswer, ExpireAnswer, ExpiredLot, Header,
-    LapseAnswer, Life, LoadAnswer, OutSeq, Outbox, Overdue, Progress, Progressed, Reserve,
-    Reserved, Settle, SettleAnswer, ShardId, ShardView, Store, StoreChange, StoreError, Unreadable,
+    AccountId, AccountImage, AccountView, ApplyAnswer, Epoch, ExpireAnswer, ExpiredLot, Header,
+    LapseAnswer, LoadAnswer, OutSeq, Outbox, Overdue, Progress, Progressed, Reserve, Reserved,
+    Settle, SettleAnswer, ShardId, ShardView, Store, StoreChange, StoreError, Unreadable,
 };
 
 use super::world::World;
@@ -33,11 +33,11 @@ impl Store for Garbled {
         self.store.shards()
     }
 
-    fn adopt(&self, shard: ShardId, life: Life) {
-        self.store.adopt(shard, life);
+    fn adopt(&self, shard: ShardId, epoch: Epoch) {
+        self.store.adopt(shard, epoch);
     }
 
-    fn adopted(&self, shard: ShardId) -> Option<Life> {
+    fn adopted(&self, shard: ShardId) -> Option<Epoch> {
         self.store.adopted(shard)
     }
 

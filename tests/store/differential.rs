@@ -111,8 +111,7 @@ fn compare<S: Store>(open: impl AsyncFn(Clock) -> S, again: impl AsyncFn(S, Cloc
             let mut pair = Pair::begin(store, hand).await;
             for step in &steps {
                 pair.store = again(pair.store, Clock::Manual(pair.hand.clone())).await;
-                pair.store
-                    .adopt(SHARD, crate::harness::life(pair.engine.header().epoch.0));
+                pair.store.adopt(SHARD, pair.engine.header().epoch);
                 pair.step(step).await?;
                 pair.compare().await?;
             }
@@ -161,7 +160,7 @@ impl<S: Store> Pair<S> {
         };
         until_it_answers(&store, SHARD).await;
         store.open(SHARD, &header).await.unwrap();
-        store.adopt(SHARD, crate::harness::life(header.epoch.0));
+        store.adopt(SHARD, header.epoch);
         Self {
             engine: Engine::new(header, OUTBOX_BOUND),
             store,
@@ -243,8 +242,7 @@ impl<S: Store> Pair<S> {
                 header.out_seq = OutSeq(0);
                 self.engine.open(&header);
                 self.store.open(SHARD, &header).await.unwrap();
-                self.store
-                    .adopt(SHARD, crate::harness::life(header.epoch.0));
+                self.store.adopt(SHARD, header.epoch);
                 Ok(())
             }
         }

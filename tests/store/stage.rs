@@ -117,7 +117,7 @@ impl<S: Store> Stage<S> {
             applied_seq,
         };
         self.store.open(self.shard, &header).await.unwrap();
-        self.store.adopt(self.shard, crate::harness::life(epoch));
+        self.store.adopt(self.shard, Epoch(epoch));
     }
 
     /// The account is live with these lots, numbered from 1.

@@ -11,7 +11,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::ledger::{Applier, Flushed, Flusher, Keeper, Loader};
 use crate::quota::embedded::EmbeddedStore;
-use crate::quota::{Count, ENDED_MARK_MS, Epoch, Life, Mode, Outcome, Settle, Status, Tenure};
+use crate::quota::{Count, ENDED_MARK_MS, Epoch, Mode, Outcome, Settle, Status};
 
 fn snapshot(account: &AccountId) -> Snapshot {
     Snapshot {
@@ -146,10 +146,7 @@ async fn a_flusher_that_always_has_something_to_do_still_finds_what_nobody_marke
     world.store.settle(&world.settle()).await.unwrap();
     // A shard that the store has lost stays marked, whatever the flusher does.
     let lost = ShardId(1 - world.shard.0);
-    let nowhere = Life {
-        epoch: Epoch(0),
-        tenure: Tenure(0),
-    };
+    let nowhere = Epoch(0);
     world.store.adopt(lost, nowhere);
     world.flusher.mark(lost);
     let flushing = world.clone();

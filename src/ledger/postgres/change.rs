@@ -8,16 +8,13 @@ use sqlx::{PgConnection, Row};
 
 pub(super) use crate::ledger::sql::account_id;
 use crate::ledger::{Home, LedgerError, ShardRow};
-use crate::quota::{
-    AccountId, ChangeBody, ChangeSeq, Epoch, Life, OutSeq, RunId, ShardId, StoreChange, Tenure,
-};
+use crate::quota::{AccountId, ChangeBody, ChangeSeq, Epoch, OutSeq, RunId, ShardId, StoreChange};
 
 const LOCK: &str =
-    "SELECT epoch, run_id, tenure, flushed_seq, last_change FROM shard WHERE id = $1 FOR UPDATE";
+    "SELECT epoch, run_id, flushed_seq, last_change FROM shard WHERE id = $1 FOR UPDATE";
 const TRY_LOCK: &str = "\
-    SELECT epoch, run_id, tenure, flushed_seq, last_change FROM shard WHERE id = $1 FOR UPDATE SKIP LOCKED";
-const READ: &str =
-    "SELECT epoch, run_id, tenure, flushed_seq, last_change FROM shard WHERE id = $1";
+    SELECT epoch, run_id, flushed_seq, last_change FROM shard WHERE id = $1 FOR UPDATE SKIP LOCKED";
+const READ: &str = "SELECT epoch, run_id, flushed_seq, last_change FROM shard WHERE id = $1";
 const APPEND: &str = "\
     INSERT INTO store_change (shard, seq, account_id, body) \
     SELECT $1, seq, account_id, body FROM UNNEST($2::bigint[], $3::text[], $4::jsonb[]) AS new (seq, account_id, body)";
@@ -115,13 +112,9 @@ pub(super) async fn row(conn: &mut PgConnection, id: ShardId) -> Result<ShardRow
 fn read_row(row: &PgRow) -> Result<ShardRow, LedgerError> {
     let epoch: Option<i64> = row.try_get("epoch")?;
     let run_id: Option<String> = row.try_get("run_id")?;
-    let tenure = Tenure(row.try_get("tenure")?);
     let home = epoch.map(Epoch).zip(run_id.map(RunId));
     Ok(ShardRow {
-        home: home.map(|(epoch, run_id)| Home {
-            life: Life { epoch, tenure },
-            run_id,
-        }),
+        home: home.map(|(epoch, run_id)| Home { epoch, run_id }),
         flushed_seq: OutSeq(row.try_get("flushed_seq")?),
         last_change: ChangeSeq(row.try_get("last_change")?),
     })

@@ -10,16 +10,16 @@ use parking_lot::Mutex;
 use crate::clock::UnixMs;
 use crate::quota::embedded::EmbeddedStore;
 use crate::quota::{
-    AccountId, AccountImage, AccountView, ApplyAnswer, ExpireAnswer, ExpiredLot, Header,
-    LapseAnswer, Life, LoadAnswer, OutSeq, Outbox, Overdue, Progress, Progressed, Reserve,
-    Reserved, Settle, SettleAnswer, ShardId, ShardView, Store, StoreChange, StoreError,
+    AccountId, AccountImage, AccountView, ApplyAnswer, Epoch, ExpireAnswer, ExpiredLot, Header,
+    LapseAnswer, LoadAnswer, OutSeq, Outbox, Overdue, Progress, Progressed, Reserve, Reserved,
+    Settle, SettleAnswer, ShardId, ShardView, Store, StoreChange, StoreError,
 };
 
 /// One sidecar's way to the store that all share.
 pub(super) struct Fickle {
     now: Arc<ArcSwap<EmbeddedStore>>,
-    /// By shard: the life that was adopted, and on which store.
-    adopted: Mutex<BTreeMap<ShardId, (Life, Arc<EmbeddedStore>)>>,
+    /// By shard: the epoch that was adopted, and on which store.
+    adopted: Mutex<BTreeMap<ShardId, (Epoch, Arc<EmbeddedStore>)>>,
     views: AtomicUsize,
 }
 
@@ -64,9 +64,9 @@ impl Fickle {
     fn checked(&self, shard: ShardId) -> Result<Arc<EmbeddedStore>, StoreError> {
         let now = self.now();
         let reason = "it has not been checked on this server".to_owned();
-        let life = self.adopted(shard);
-        let life = life.ok_or(StoreError::Lost { shard, reason })?;
-        now.adopt(shard, life);
+        let epoch = self.adopted(shard);
+        let epoch = epoch.ok_or(StoreError::Lost { shard, reason })?;
+        now.adopt(shard, epoch);
         Ok(now)
     }
 
@@ -89,16 +89,16 @@ impl Store for Fickle {
         self.now().open(shard, header).await
     }
 
-    fn adopt(&self, shard: ShardId, life: Life) {
-        self.adopted.lock().insert(shard, (life, self.now()));
+    fn adopt(&self, shard: ShardId, epoch: Epoch) {
+        self.adopted.lock().insert(shard, (epoch, self.now()));
     }
 
-    fn adopted(&self, shard: ShardId) -> Option<Life> {
+    fn adopted(&self, shard: ShardId) -> Option<Epoch> {
         let adopted = self.adopted.lock();
         let here = adopted
             .get(&shard)
             .filter(|(_, store)| Arc::ptr_eq(store, &self.now()));
-        here.map(|(life, _)| *life)
+        here.map(|(epoch, _)| *epoch)
     }
 
     async fn reserve(&self, reserve: &Reserve) -> Result<Reserved, StoreError> {

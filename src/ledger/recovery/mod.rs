@@ -201,7 +201,7 @@ async fn an_ending_that_a_replica_never_had_is_settled_again() {
     world.until_one(&sidecar).await;
     assert_eq!(world.recorded(account, id).await, (1, 30));
     let adopted = sidecar.store.adopted(world.shard(account)).unwrap();
-    assert_eq!(adopted.epoch, Epoch(2), "another server is another epoch");
+    assert_eq!(adopted, Epoch(2), "another server is another epoch");
 }
 
 #[tokio::test(start_paused = true)]
@@ -243,7 +243,7 @@ async fn what_the_ledger_had_before_the_store_went_back_is_not_charged_twice() {
     world.until_one(&sidecar).await;
     assert_eq!(world.recorded(account, id).await, (1, 30));
     let adopted = sidecar.store.adopted(world.shard(account)).unwrap();
-    assert_eq!(adopted.epoch, Epoch(2));
+    assert_eq!(adopted, Epoch(2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -302,10 +302,10 @@ async fn no_account_is_loaded_before_what_ended_in_an_earlier_epoch_is_in_the_le
     drop(sidecar.call(account, 100, 30).await);
     until("it is acknowledged", async || sidecar.kept.count() == 1).await;
     let rebuilt = world.ledger.rebuild(shard, &*sidecar.store).await.unwrap();
-    let Checked::Agreed(life) = rebuilt else {
+    let Checked::Agreed(epoch) = rebuilt else {
         panic!("{rebuilt:?}")
     };
-    sidecar.store.adopt(shard, life);
+    sidecar.store.adopt(shard, epoch);
 
     let asked = Arc::new(AtomicUsize::new(0));
     let asks = asked.clone();

@@ -140,7 +140,7 @@ impl Sidecar {
             store.clone(),
             counts.clone(),
             kept.clone(),
-            keeper.lives(),
+            keeper.epochs(),
             settings,
         );
         Self {

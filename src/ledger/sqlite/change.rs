@@ -10,12 +10,9 @@ use sqlx::{Row, SqliteConnection};
 
 pub(super) use crate::ledger::sql::account_id;
 use crate::ledger::{Home, LedgerError, ShardRow};
-use crate::quota::{
-    AccountId, ChangeBody, ChangeSeq, Epoch, Life, OutSeq, RunId, ShardId, StoreChange, Tenure,
-};
+use crate::quota::{AccountId, ChangeBody, ChangeSeq, Epoch, OutSeq, RunId, ShardId, StoreChange};
 
-const READ: &str =
-    "SELECT epoch, run_id, tenure, flushed_seq, last_change FROM shard WHERE id = ?1";
+const READ: &str = "SELECT epoch, run_id, flushed_seq, last_change FROM shard WHERE id = ?1";
 const APPEND: &str = "\
     INSERT INTO store_change (shard, seq, account_id, body) \
     SELECT ?1, value ->> 0, value ->> 1, value ->> 2 FROM json_each(?2)";
@@ -94,13 +91,9 @@ pub async fn row(conn: &mut SqliteConnection, id: ShardId) -> Result<ShardRow, L
 fn read_row(row: &SqliteRow) -> Result<ShardRow, LedgerError> {
     let epoch: Option<i64> = row.try_get("epoch")?;
     let run_id: Option<String> = row.try_get("run_id")?;
-    let tenure = Tenure(row.try_get("tenure")?);
     let home = epoch.map(Epoch).zip(run_id.map(RunId));
     Ok(ShardRow {
-        home: home.map(|(epoch, run_id)| Home {
-            life: Life { epoch, tenure },
-            run_id,
-        }),
+        home: home.map(|(epoch, run_id)| Home { epoch, run_id }),
         flushed_seq: OutSeq(row.try_get("flushed_seq")?),
         last_change: ChangeSeq(row.try_get("last_change")?),
     })

@@ -11,7 +11,7 @@ use super::file::{self, File};
 use crate::ledger::{CheckError, Home, Installation, LOOKS, LedgerError, Looked, ShardRow};
 use crate::quota::{ShardId, Store, StoreError};
 
-const MOVE_IN: &str = "UPDATE shard SET epoch = ?2, run_id = ?3, tenure = ?4 WHERE id = ?1";
+const MOVE_IN: &str = "UPDATE shard SET epoch = ?2, run_id = ?3 WHERE id = ?1";
 
 pub(super) async fn look<S: Store>(
     file: &File,
@@ -74,9 +74,8 @@ async fn write(
     if stands {
         sqlx::query(MOVE_IN)
             .bind(shard.0)
-            .bind(home.life.epoch.0)
+            .bind(home.epoch.0)
             .bind(&home.run_id.0)
-            .bind(home.life.tenure.0)
             .execute(&mut *tx)
             .await?;
     }

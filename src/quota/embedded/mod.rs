@@ -17,9 +17,9 @@ use self::snapshots::{Snapshots, closed};
 use self::writer::{Growth, Writer};
 use super::engine::Engine;
 use super::{
-    AccountId, AccountImage, AccountView, ApplyAnswer, ExpireAnswer, ExpiredLot, Header,
-    LapseAnswer, Life, LoadAnswer, OutSeq, Outbox, Overdue, Progress, Progressed, Reserve,
-    Reserved, RunId, Settle, SettleAnswer, ShardId, ShardView, Store, StoreChange, StoreError,
+    AccountId, AccountImage, AccountView, ApplyAnswer, Epoch, ExpireAnswer, ExpiredLot, Header,
+    LapseAnswer, LoadAnswer, OutSeq, Outbox, Overdue, Progress, Progressed, Reserve, Reserved,
+    RunId, Settle, SettleAnswer, ShardId, ShardView, Store, StoreChange, StoreError,
 };
 use crate::clock::{Clock, UnixMs};
 
@@ -286,11 +286,11 @@ impl Store for EmbeddedStore {
         .await
     }
 
-    fn adopt(&self, shard: ShardId, life: Life) {
-        self.shards.lock(shard).adopted = Some(life);
+    fn adopt(&self, shard: ShardId, epoch: Epoch) {
+        self.shards.lock(shard).adopted = Some(epoch);
     }
 
-    fn adopted(&self, shard: ShardId) -> Option<Life> {
+    fn adopted(&self, shard: ShardId) -> Option<Epoch> {
         self.shards.lock(shard).adopted
     }
 
@@ -334,11 +334,11 @@ impl Store for EmbeddedStore {
 
     /// What the ledger commits must not be undone by the journal, so this waits as the verbs do.
     async fn outbox(&self, shard: ShardId, max: usize) -> Result<Outbox, StoreError> {
+        let epoch = self.adopted(shard).unwrap_or_default();
         let entries = self.read(shard, |engine, _| engine.outbox(max)).await?;
-        let adopted = self.adopted(shard);
         Ok(Outbox {
             run_id: self.run_id.clone(),
-            tenure: adopted.map(|life| life.tenure).unwrap_or_default(),
+            epoch,
             entries,
             unreadable: Vec::new(),
         })

@@ -13,7 +13,7 @@ use super::command::{Command, Record};
 use super::recovery::RecoveredShard;
 use crate::clock::UnixMs;
 use crate::quota::engine::Engine;
-use crate::quota::{Life, ShardId, StoreError};
+use crate::quota::{Epoch, ShardId, StoreError};
 
 /// Answers that the journal has all up to here, with the number of the group it is in.
 pub(super) type Done = oneshot::Receiver<Result<GroupSeq, StoreError>>;
@@ -43,7 +43,7 @@ pub(super) struct Shard {
     id: ShardId,
     /// None until the ledger has opened it; an error while what is here is not what the journal has.
     pub engine: Result<Option<Engine>, StoreError>,
-    pub adopted: Option<Life>,
+    pub adopted: Option<Epoch>,
     /// How many records there are.
     sent: u64,
     /// Whether there are any since its last snapshot.
@@ -131,7 +131,7 @@ impl Shard {
         };
         let engine = self.engine.as_mut().map_err(|error| error.clone())?;
         let engine = engine.as_mut().ok_or_else(|| lost("it has no header"))?;
-        if adopted.map(|life| life.epoch) != Some(engine.header().epoch) {
+        if adopted != Some(engine.header().epoch) {
             return Err(lost("its epoch has not been adopted"));
         }
         Ok(engine)

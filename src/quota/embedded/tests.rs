@@ -12,7 +12,7 @@ use super::*;
 use crate::money::{Amount, Nanos};
 use crate::quota::{
     Admission, ChangeBody, ChangeSeq, Count, Epoch, Line, Lot, LotId, Mode, Moved, Outcome,
-    ReservationId, STORE_FORMAT, Snapshot, Span, Status, Tenure, Version,
+    ReservationId, STORE_FORMAT, Snapshot, Span, Status, Version,
 };
 
 const SHARDS: u16 = 2;
@@ -119,11 +119,8 @@ impl World {
         let store = EmbeddedStore::open(journal.clone(), settings)
             .await
             .unwrap();
-        let life = Life {
-            epoch: Epoch(1),
-            tenure: Tenure(1),
-        };
-        (0..SHARDS).for_each(|shard| store.adopt(ShardId(shard), life));
+        let epoch = Epoch(1);
+        (0..SHARDS).for_each(|shard| store.adopt(ShardId(shard), epoch));
         Self {
             store,
             journal,

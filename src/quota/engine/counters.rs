@@ -56,7 +56,7 @@ impl Counters {
                 counter.held += held;
             }
             _ => {
-                // Holds of this span, if any, went with an earlier life of it: there is nothing to take back.
+                // Holds of this span, if any, went with an earlier epoch of it: there is nothing to take back.
                 let held = held.max(Amount(0));
                 self.0.insert(key.clone(), Counter { start, used, held });
             }

@@ -50,7 +50,7 @@ pub struct Engine {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Account {
-    /// The life of the shard it was loaded in; in any later one it is cold.
+    /// The epoch of the shard it was loaded in; in any later one it is cold.
     epoch: Epoch,
     snapshot: Snapshot,
     wallet: Wallet,

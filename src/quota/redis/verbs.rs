@@ -6,8 +6,8 @@ use super::keys::member;
 use super::{RedisStore, entry};
 use crate::clock::UnixMs;
 use crate::quota::{
-    AccountId, AccountImage, AccountView, ApplyAnswer, ChangeSeq, ExpireAnswer, ExpiredLot, Header,
-    LapseAnswer, Life, LoadAnswer, OutSeq, Outbox, Overdue, Progress, Progressed, ReservationId,
+    AccountId, AccountImage, AccountView, ApplyAnswer, ChangeSeq, Epoch, ExpireAnswer, ExpiredLot,
+    Header, LapseAnswer, LoadAnswer, OutSeq, Outbox, Overdue, Progress, Progressed, ReservationId,
     Reserve, Reserved, RunId, Settle, SettleAnswer, ShardId, ShardView, Store, StoreChange,
     StoreError,
 };
@@ -50,14 +50,14 @@ impl Store for RedisStore {
             .map(drop)
     }
 
-    fn adopt(&self, shard: ShardId, life: Life) {
+    fn adopt(&self, shard: ShardId, epoch: Epoch) {
         let mut shard = self.shard(shard).lock();
         let generation = shard.viewed.as_ref().map(|(_, generation)| *generation);
-        shard.adopted = generation.map(|generation| (life, generation));
+        shard.adopted = generation.map(|generation| (epoch, generation));
     }
 
-    fn adopted(&self, shard: ShardId) -> Option<Life> {
-        self.checked(shard).map(|(life, _)| life)
+    fn adopted(&self, shard: ShardId) -> Option<Epoch> {
+        self.checked(shard).map(|(epoch, _)| epoch)
     }
 
     async fn reserve(&self, reserve: &Reserve) -> Result<Reserved, StoreError> {
@@ -224,10 +224,7 @@ impl Store for RedisStore {
     }
 
     async fn outbox(&self, shard: ShardId, max: usize) -> Result<Outbox, StoreError> {
-        let tenure = self
-            .adopted(shard)
-            .map(|life| life.tenure)
-            .unwrap_or_default();
+        let epoch = self.adopted(shard).unwrap_or_default();
         let keys = [self.keys.header(shard), self.keys.outbox(shard)];
         let script = &self.scripts.outbox;
         let (_, mut answer) = self.run(shard, script, &keys, vec![shown(max)]).await?;
@@ -236,7 +233,7 @@ impl Store for RedisStore {
         self.leave_if_elsewhere(shard, &run_id);
         Ok(Outbox {
             run_id,
-            tenure,
+            epoch,
             entries,
             unreadable,
         })

@@ -25,7 +25,7 @@ const ONLY: &str = "SELECT id FROM account WHERE shard = ?1 AND id = ?2 LIMIT ?3
 /// How long the balances of one page may take.
 const BALANCES_DEADLINE: Duration = Duration::from_secs(30);
 /// How long its records may take: an account may have very many.
-const RECORDS_DEADLINE: Duration = Duration::from_secs(600);
+const RECORDS_DEADLINE: Duration = Duration::from_mins(10);
 
 /// Gives long work as much time as the records of a page may take.
 pub(super) async fn patiently<T>(
