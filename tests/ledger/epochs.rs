@@ -213,6 +213,8 @@ pub async fn what_was_read_in_an_earlier_epoch_of_a_server_is_refused(world: Wor
     assert_eq!(refused, Committed::OtherServer, "read in the first epoch");
 
     world.store.adopt(shard, Epoch(3));
+    world.flush(&account).await;
+    world.loader.load(&account).await.unwrap();
     world.assert_one(&account).await;
     assert_eq!(world.balance(&account).await, 87);
 }

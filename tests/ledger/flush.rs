@@ -74,6 +74,7 @@ pub async fn what_was_read_from_another_server_is_not_committed(world: World) {
     assert!(world.keeper.round().await);
     assert!(world.flusher.flush_dirty().await, "it stayed marked");
     assert_eq!(world.records(&account).await.len(), 1);
+    world.loader.load(&account).await.unwrap();
     world.assert_one(&account).await;
 }
 
