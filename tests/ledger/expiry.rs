@@ -1,7 +1,7 @@
 //! A lot whose time is over is emptied by the store, and what was left is posted as breakage (rule 27).
 
-use tollgate::clock::UnixMs;
-use tollgate::ledger::Ledger;
+use tollgate::clock::{Clock, UnixMs};
+use tollgate::ledger::{Expiry, Ledger};
 use tollgate::quota::{AccountId, ExpireAnswer, ExpiredLot, LotId, Store};
 
 use super::place::TestGrant;
@@ -64,6 +64,32 @@ pub async fn what_is_left_of_an_expired_lot_becomes_breakage_once(world: World) 
     let posted = world.posted(&account).await;
     assert_eq!((posted["expired"], posted["used"]), (96, 4));
     assert_eq!(posted.get("lot"), None, "it is empty");
+}
+
+pub async fn lots_expire_by_themselves_whether_their_account_is_live_or_cold(world: World) {
+    let account = world.account(&[5]).await;
+    expiring(&world, &account).await;
+    let shard = world.shard(&account);
+    let clock = Clock::Manual(world.time.clone());
+    let expiry = |world: &World| {
+        let (store, ledger) = (world.store.clone(), world.ledger.clone());
+        let (loader, flusher) = (world.loader.clone(), world.flusher.clone());
+        Expiry::new(store, ledger, loader, flusher, clock.clone())
+    };
+    assert_eq!(expiry(&world).shard(shard).await.unwrap(), 0, "not due");
+    world.pass_ms(HOUR_MS);
+    assert_eq!(expiry(&world).shard(shard).await.unwrap(), 1);
+    assert!(world.flusher.flush_dirty().await, "the shard is marked");
+    assert_eq!(world.posted(&account).await["expired"], 100);
+    assert_eq!(expiry(&world).shard(shard).await.unwrap(), 0, "once");
+
+    let (second, _) = expiring(&world, &account).await;
+    world.pass_ms(HOUR_MS);
+    let world = world.over_store(world.empty_store()).await;
+    assert_eq!(world.store.account(&account).await.unwrap(), None);
+    assert_eq!(expiry(&world).shard(shard).await.unwrap(), 1, "{second:?}");
+    world.assert_one(&account).await;
+    assert_eq!(world.posted(&account).await["expired"], 200);
 }
 
 pub async fn only_expired_lots_with_something_left_are_listed_and_no_more_than_asked_for(

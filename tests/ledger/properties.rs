@@ -67,6 +67,7 @@ properties! {
     }
     expiry {
         what_is_left_of_an_expired_lot_becomes_breakage_once,
+        lots_expire_by_themselves_whether_their_account_is_live_or_cold,
         only_expired_lots_with_something_left_are_listed_and_no_more_than_asked_for,
     }
     postings {

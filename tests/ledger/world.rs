@@ -28,9 +28,9 @@ pub struct World {
     pub ledger: Arc<AnyLedger>,
     pub keeper: Arc<Keeper<EmbeddedStore, AnyLedger>>,
     pub applier: Arc<Applier<EmbeddedStore, AnyLedger>>,
-    pub flusher: Flusher<EmbeddedStore, AnyLedger>,
-    pub loader: Loader<EmbeddedStore, AnyLedger>,
-    time: Arc<AtomicI64>,
+    pub flusher: Arc<Flusher<EmbeddedStore, AnyLedger>>,
+    pub loader: Arc<Loader<EmbeddedStore, AnyLedger>>,
+    pub time: Arc<AtomicI64>,
 }
 
 pub fn tokens() -> CounterKey {
@@ -98,14 +98,14 @@ impl World {
         let applier = Arc::new(Applier::new(store.clone(), ledger.clone(), clock.clone()));
         assert!(keeper.round().await, "{:?}", keeper.health());
         Self {
-            flusher: Flusher::new(
+            flusher: Arc::new(Flusher::new(
                 store.clone(),
                 ledger.clone(),
                 keeper.clone(),
                 applier.clone(),
                 clock,
-            ),
-            loader: Loader::new(store.clone(), ledger.clone()),
+            )),
+            loader: Arc::new(Loader::new(store.clone(), ledger.clone())),
             place,
             store,
             ledger,
