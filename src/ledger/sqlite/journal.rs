@@ -17,7 +17,8 @@ use crate::quota::embedded::{Group, GroupSeq, Journal, JournalError, ShardSnapsh
 const COMMIT: &str = "INSERT INTO journal_group (seq, body) VALUES (?1, ?2)";
 const KEEP: &str = "\
     INSERT INTO journal_snapshot (shard, after_seq, body) VALUES (?1, ?2, ?3) \
-    ON CONFLICT (shard) DO UPDATE SET after_seq = excluded.after_seq, body = excluded.body";
+    ON CONFLICT (shard) DO UPDATE SET after_seq = excluded.after_seq, body = excluded.body \
+    WHERE excluded.after_seq >= journal_snapshot.after_seq";
 const PRUNE: &str = "\
     DELETE FROM journal_group WHERE seq IN (SELECT seq FROM journal_group WHERE seq <= ?1 ORDER BY seq LIMIT ?2)";
 const SNAPSHOTS: &str = "SELECT shard, after_seq, body FROM journal_snapshot ORDER BY shard";

@@ -41,7 +41,7 @@ pub trait Journal: Send + Sync + 'static {
     /// whether it is there, so it need not be certain that it is not.
     fn commit(&self, group: Group) -> impl Future<Output = Result<(), JournalError>> + Send;
 
-    /// Keeps a snapshot in place of the shard's earlier one.
+    /// Keeps a snapshot in place of the shard's earlier one. One that was given up may come late: a later one stays.
     fn keep(
         &self,
         snapshot: ShardSnapshot,

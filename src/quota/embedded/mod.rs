@@ -148,6 +148,7 @@ impl EmbeddedStore {
             growth,
             whole,
             least_bytes: snapshot_after_bytes,
+            rounds: tokio::sync::Mutex::default(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(writer.run());

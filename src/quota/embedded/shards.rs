@@ -44,10 +44,10 @@ pub(super) struct Shard {
     /// None until the ledger has opened it; an error while what is here is not what the journal has.
     pub engine: Result<Option<Engine>, StoreError>,
     pub adopted: Option<Epoch>,
-    /// How many records there are.
+    /// How many records there were in this process; never counted anew.
     sent: u64,
-    /// Whether there are any since its last snapshot.
-    pub changed: bool,
+    /// How many of them its last snapshot has in it; `None` where that one lacks older ones.
+    kept: Option<u64>,
 }
 
 impl Shards {
@@ -63,7 +63,7 @@ impl Shards {
                 engine: Ok(recovered.engine),
                 adopted: None,
                 sent: 0,
-                changed: recovered.changed,
+                kept: (!recovered.changed).then_some(0),
             }),
             committed: AtomicU64::new(0),
         };
@@ -109,9 +109,8 @@ impl Shards {
     pub fn replace(&self, recovered: Vec<RecoveredShard>) {
         for (slot, recovered) in self.0.iter().zip(recovered) {
             let mut shard = slot.shard.lock();
-            shard.sent = 0;
-            slot.committed.store(0, Ordering::Release);
-            shard.changed = recovered.changed;
+            slot.committed.store(shard.sent, Ordering::Release);
+            shard.kept = (!recovered.changed).then_some(shard.sent);
             shard.engine = Ok(recovered.engine);
         }
     }
@@ -137,6 +136,21 @@ impl Shard {
         Ok(engine)
     }
 
+    /// How many records there are.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Whether its last snapshot lacks any of them.
+    pub fn has_changed(&self) -> bool {
+        self.kept != Some(self.sent)
+    }
+
+    /// A snapshot has so many of them in it.
+    pub fn note_kept(&mut self, records: u64) {
+        self.kept = Some(records);
+    }
+
     /// Hands a verb that changed something to the journal, in its order.
     pub fn record(&mut self, place: Permit<'_, Waiting>, at: UnixMs, command: Command<'_>) -> Done {
         let record = Record {
@@ -145,7 +159,6 @@ impl Shard {
             command,
         };
         self.sent += 1;
-        self.changed = true;
         self.send(place, Some(record.encode()), false)
     }
 

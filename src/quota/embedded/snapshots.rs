@@ -23,6 +23,8 @@ pub(super) struct Snapshots<J> {
     pub whole: Arc<tokio::sync::Mutex<()>>,
     /// How much the journal may grow at the least before the next round.
     pub least_bytes: u64,
+    /// Held during a round: what one of them has not kept yet, another must not prune.
+    pub rounds: tokio::sync::Mutex<()>,
 }
 
 impl<J: Journal> Snapshots<J> {
@@ -38,6 +40,7 @@ impl<J: Journal> Snapshots<J> {
 
     /// A snapshot of every shard that has changed since its last one; then what they have in them is pruned.
     pub async fn round(&self) -> Result<(), StoreError> {
+        let _alone = self.rounds.lock().await;
         self.growth.bytes.store(0, Ordering::Relaxed);
         let (mut first, mut bytes) = (None, 0);
         for shard in self.shards.ids() {
@@ -61,36 +64,29 @@ impl<J: Journal> Snapshots<J> {
     async fn shard(&self, id: ShardId) -> Result<Option<(GroupSeq, usize)>, StoreError> {
         let queue = self.queue.upgrade().ok_or_else(closed)?;
         let place = queue.reserve().await.map_err(|_| closed())?;
-        let (engine, done) = {
-            let mut shard = self.shards.lock(id);
+        let (engine, records, done) = {
+            let shard = self.shards.lock(id);
             let engine = match &shard.engine {
-                Ok(Some(engine)) if shard.changed => engine.clone(),
+                Ok(Some(engine)) if shard.has_changed() => engine.clone(),
                 Ok(_) => return Ok(None),
                 Err(away) => return Err(away.clone()),
             };
-            shard.changed = false;
-            (engine, shard.cut(place))
+            (engine, shard.sent(), shard.cut(place))
         };
         drop(queue);
-        let kept = async {
-            let after = done.await.map_err(|_| closed())??;
-            let body = tokio::task::spawn_blocking(move || snapshot(&engine)).await;
-            let body = body.map_err(away)?;
-            let length = body.len();
-            let snapshot = ShardSnapshot {
-                shard: id,
-                after,
-                body,
-            };
-            let _whole = self.whole.lock().await;
-            self.journal.keep(snapshot).await.map_err(away)?;
-            Ok((after, length))
+        let after = done.await.map_err(|_| closed())??;
+        let body = tokio::task::spawn_blocking(move || snapshot(&engine)).await;
+        let body = body.map_err(away)?;
+        let length = body.len();
+        let snapshot = ShardSnapshot {
+            shard: id,
+            after,
+            body,
         };
-        let kept = kept.await;
-        if kept.is_err() {
-            self.shards.lock(id).changed = true;
-        }
-        kept.map(Some)
+        let _whole = self.whole.lock().await;
+        self.journal.keep(snapshot).await.map_err(away)?;
+        self.shards.lock(id).note_kept(records);
+        Ok(Some((after, length)))
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::*;
 use crate::money::{Amount, Nanos};
@@ -31,6 +33,8 @@ struct MemoryJournal {
     fails_late: AtomicBool,
     /// A commit takes one; without any it waits.
     may_commit: Semaphore,
+    /// The same for a snapshot.
+    may_keep: Semaphore,
 }
 
 #[derive(Default, Clone)]
@@ -50,6 +54,7 @@ impl MemoryJournal {
             fails: AtomicBool::new(false),
             fails_late: AtomicBool::new(false),
             may_commit: Semaphore::new(Semaphore::MAX_PERMITS),
+            may_keep: Semaphore::new(Semaphore::MAX_PERMITS),
         })
     }
 
@@ -75,6 +80,7 @@ impl Journal for MemoryJournal {
     }
 
     async fn keep(&self, snapshot: ShardSnapshot) -> Result<(), JournalError> {
+        self.may_keep.acquire().await.unwrap().forget();
         self.kept.lock().snapshots.insert(snapshot.shard, snapshot);
         Ok(())
     }
@@ -158,6 +164,10 @@ impl World {
         let engine = |shard| self.store.shards.lock(shard).engine.clone();
         let engines = self.store.shards.ids().map(engine);
         engines.map(|engine| engine.unwrap().unwrap()).collect()
+    }
+
+    async fn round(&self) -> Result<(), StoreError> {
+        self.store.journal.as_ref().unwrap().snapshots.round().await
     }
 
     async fn hold(&self, who: usize, which: u128) -> Result<Reserved, StoreError> {
@@ -508,4 +518,23 @@ impl World {
             tokio::task::yield_now().await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_given_up_is_no_reason_to_prune_what_it_would_have_had() {
+    let world = World::fresh().await;
+    world.hold(0, 1).await.unwrap();
+    world.hold(1, 2).await.unwrap();
+    world
+        .journal
+        .may_keep
+        .forget_permits(Semaphore::MAX_PERMITS);
+    let given_up = timeout(Duration::from_millis(1), world.round()).await;
+    assert!(given_up.is_err());
+    world.journal.may_keep.add_permits(ALL);
+    world.hold(1, 3).await.unwrap();
+    world.round().await.unwrap();
+    assert!(world.journal.kept.lock().groups.is_empty(), "it was pruned");
+    let again = world.after_a_kill().await;
+    assert_eq!(again.engines(), world.engines());
 }
