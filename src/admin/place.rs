@@ -13,12 +13,13 @@ use tokio::time::timeout;
 use super::connect;
 use super::failure::Failure;
 use crate::clock::Clock;
-use crate::config::{Config, Durability, LedgerUrl};
-use crate::ledger::postgres::admin::Admin;
-use crate::ledger::sqlite::file::{self, File};
+use crate::config::{Config, LedgerUrl};
+use crate::ledger::admin::Admin;
+use crate::ledger::sqlite::file::File;
 use crate::ledger::sqlite::journal::SqliteJournal;
-use crate::ledger::sqlite::schema;
-use crate::ledger::{AnyLedger, Applier, Checked, Ledger, Looked, SqliteLedger};
+use crate::ledger::{
+    AnyLedger, Applier, Checked, Installation, Ledger, Looked, SqliteLedger, postgres, sqlite,
+};
 use crate::quota::embedded::{EmbeddedSettings, EmbeddedStore};
 use crate::quota::redis::{RedisSettings, RedisStore};
 use crate::quota::{AnyStore, ShardId, Store};
@@ -60,14 +61,14 @@ impl Place {
 
     /// Opens the file of an embedded installation. Only who has its lease may.
     pub async fn open(config: Config) -> Result<Self, Failure> {
-        let file = File::open(file_of(&config)?, durability(&config)).await?;
+        let file = File::open(file_of(&config)?, config.store.durability).await?;
         Self::on(config, Arc::new(file)).await
     }
 
     /// The same, and creates or upgrades it first.
     pub async fn make(config: Config, shards: Option<u16>) -> Result<Self, Failure> {
-        let file = File::create(file_of(&config)?, durability(&config)).await?;
-        schema::migrate(&file, shards).await?;
+        let file = File::create(file_of(&config)?, config.store.durability).await?;
+        sqlite::schema::migrate(&file, shards).await?;
         Self::on(config, Arc::new(file)).await
     }
 
@@ -106,9 +107,28 @@ impl Place {
         }
     }
 
+    /// Creates or upgrades the ledger. Says what it is, and of which schema.
+    pub async fn migrate(&self, shards: Option<u16>) -> Result<(Installation, i64), Failure> {
+        Ok(match &self.file {
+            Some(file) => (
+                sqlite::schema::migrate(file, shards).await?,
+                sqlite::schema::newest(),
+            ),
+            None => (
+                postgres::schema::migrate(connect::ledger_url(&self.config)?, shards).await?,
+                postgres::schema::newest(),
+            ),
+        })
+    }
+
     /// The ledger, for those who change it.
     pub async fn admin(&self) -> Result<&Admin, Failure> {
-        let connect = async || Ok(Admin::connect(connect::ledger_url(&self.config)?).await?);
+        let connect = async || {
+            Ok(match &self.file {
+                Some(file) => Admin::over(file.clone()).await?,
+                None => Admin::connect(connect::ledger_url(&self.config)?).await?,
+            })
+        };
         self.admin.get_or_try_init(connect).await
     }
 
@@ -151,13 +171,6 @@ fn file_of(config: &Config) -> Result<&Path, Failure> {
         LedgerUrl::Memory | LedgerUrl::Postgres(_) => Err(Failure::Usage(
             "this configuration's ledger is not a file".into(),
         )),
-    }
-}
-
-fn durability(config: &Config) -> file::Durability {
-    match config.store.durability {
-        Durability::Process => file::Durability::Process,
-        Durability::Power => file::Durability::Power,
     }
 }
 

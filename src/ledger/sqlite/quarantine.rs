@@ -73,7 +73,7 @@ pub(super) async fn take_in<'a>(
 }
 
 /// Writes entries, or nothing and says what is odd about them.
-pub(super) async fn try_to_write(
+pub(in crate::ledger) async fn try_to_write(
     tx: &mut SqliteConnection,
     locked: &mut LockedShard,
     entries: &[&Entry],
