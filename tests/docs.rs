@@ -78,7 +78,10 @@ fn every_command_is_in_the_readme() {
     assert!(commands.len() > 10, "{commands:?}");
     for command in commands.iter().filter(|command| *command != "help") {
         let named = README.contains(&format!("tollgate {command}"));
-        assert!(named || README.contains(&format!("-- {command}")), "{command}");
+        assert!(
+            named || README.contains(&format!("-- {command}")),
+            "{command}"
+        );
     }
 }
 
@@ -109,7 +112,9 @@ fn every_book_and_kind_of_posting_is_in_the_architecture_and_no_other() {
 
 #[test]
 fn every_variable_that_the_tests_read_is_in_the_readme() {
-    let sources = [files("src", ".rs"), files("tests", ".rs")].concat().concat();
+    let sources = [files("src", ".rs"), files("tests", ".rs")]
+        .concat()
+        .concat();
     let read = found(r#"env::var(?:_os)?\("(TOLLGATE_\w+)"\)"#, &sources);
     assert!(read.len() > 2, "{read:?}");
     for name in read {
