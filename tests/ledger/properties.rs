@@ -64,6 +64,7 @@ properties! {
         rebuilds_at_once_end_in_one_epoch,
         another_installation_is_not_touched_even_to_rebuild,
         what_was_read_in_an_earlier_epoch_of_a_server_is_refused,
+        what_two_servers_that_parted_have_numbered_alike_is_all_recorded,
     }
     expiry {
         what_is_left_of_an_expired_lot_becomes_breakage_once,
