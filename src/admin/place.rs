@@ -22,7 +22,7 @@ use crate::ledger::{
 };
 use crate::quota::embedded::{EmbeddedSettings, EmbeddedStore};
 use crate::quota::redis::{RedisSettings, RedisStore};
-use crate::quota::{AnyStore, ShardId, Store};
+use crate::quota::{AnyStore, RunId, ShardId, Store};
 
 /// How long a command waits for one answer of the store at the least: nobody waits for it with a call in hand.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -74,8 +74,10 @@ impl Place {
 
     async fn on(config: Config, file: Arc<File>) -> Result<Self, Failure> {
         let ledger = SqliteLedger::over(file.clone()).await?;
-        let shards = ledger.installation().shards;
-        let settings = EmbeddedSettings::new(shards, config.store.outbox_bound, Clock::System);
+        let Installation { id, shards } = ledger.installation();
+        let run_id = RunId(format!("journal-{id}"));
+        let bound = config.store.outbox_bound;
+        let settings = EmbeddedSettings::new(run_id, shards, bound, Clock::System);
         let journal = Arc::new(SqliteJournal::new(file.clone()));
         let store = EmbeddedStore::open(journal, settings).await?;
         let ledger = Arc::new(AnyLedger::Sqlite(ledger));
