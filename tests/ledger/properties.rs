@@ -71,6 +71,9 @@ properties! {
         lots_expire_by_themselves_whether_their_account_is_live_or_cold,
         only_expired_lots_with_something_left_are_listed_and_no_more_than_asked_for,
     }
+    unreadable {
+        what_nobody_can_read_is_forgotten_once_it_is_put_aside,
+    }
     postings {
         the_usage_of_an_account_in_one_flush_is_one_posting_that_its_records_name,
         a_correction_and_a_repayment_are_postings_of_their_own,

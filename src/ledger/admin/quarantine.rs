@@ -6,23 +6,33 @@
 use serde::Serialize;
 use sqlx::Row;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::tx::{Dialects, Tx, on};
 use super::{Admin, no_moment};
 use crate::ledger::LedgerError;
 use crate::quota::{AccountId, Entry, OutSeq, ShardId};
 
-const LIST: &str = "\
-    SELECT seq, account_id, reason, quarantined_at FROM quarantine \
-    WHERE shard = $1 AND seq > $2 AND resolved_at IS NULL ORDER BY seq LIMIT $3";
-const NEXT: &str = "\
-    SELECT seq, account_id, reason, raw FROM quarantine \
-    WHERE shard = $1 AND seq > $2 AND resolved_at IS NULL ORDER BY seq LIMIT $3";
+/// The next few entries of a shard, and all that are numbered as the last of them: servers that parted may have done so.
+macro_rules! next {
+    ($columns:literal) => {
+        concat!(
+            "SELECT ",
+            $columns,
+            " FROM quarantine WHERE shard = $1 AND resolved_at IS NULL AND seq > $2 AND seq <= ( \
+                SELECT max(seq) FROM ( \
+                    SELECT seq FROM quarantine WHERE shard = $1 AND resolved_at IS NULL AND seq > $2 \
+                    ORDER BY seq LIMIT $3) AS page) \
+            ORDER BY seq, id"
+        )
+    };
+}
+const LIST: &str = next!("seq, account_id, reason, quarantined_at");
+const NEXT: &str = next!("id, seq, account_id, reason, raw");
 const RESOLVE: Dialects = Dialects {
-    postgres: "UPDATE quarantine SET resolved_at = now() WHERE shard = $1 AND seq = $2",
+    postgres: "UPDATE quarantine SET resolved_at = now() WHERE id = $1",
     sqlite: "\
-        UPDATE quarantine SET resolved_at = CAST(round(unixepoch('subsec') * 1000) AS INTEGER) \
-        WHERE shard = $1 AND seq = $2",
+        UPDATE quarantine SET resolved_at = CAST(round(unixepoch('subsec') * 1000) AS INTEGER) WHERE id = $1",
 };
 
 /// Entries of one call; those tried again are one transaction.
@@ -96,14 +106,14 @@ impl Admin {
         self.write(async |tx: &mut Tx<'_>| {
             tx.lock(shard).await?;
             let mut retried = Vec::new();
-            for (seq, text, reason, raw) in next(tx, shard, after).await? {
+            for (id, seq, text, reason, raw) in next(tx, shard, after).await? {
                 let refused = match serde_json::from_slice::<Entry>(&raw) {
                     Ok(entry) => tx.take_in(shard, &entry).await?.err(),
                     // It never was an entry that anybody could read.
                     Err(_) => Some(reason),
                 };
                 if refused.is_none() {
-                    resolve(tx, shard, seq).await?;
+                    resolve(tx, id).await?;
                 }
                 retried.push(Retried {
                     seq: OutSeq(seq),
@@ -117,8 +127,8 @@ impl Admin {
     }
 }
 
-/// Number, account, reason and the entry as it came.
-type InQuarantine = (i64, Option<String>, String, Vec<u8>);
+/// Name, number, account, reason and the entry as it came.
+type InQuarantine = (Uuid, i64, Option<String>, String, Vec<u8>);
 
 async fn next(
     tx: &mut Tx<'_>,
@@ -132,11 +142,10 @@ async fn next(
     Ok(next)
 }
 
-async fn resolve(tx: &mut Tx<'_>, shard: ShardId, seq: i64) -> Result<(), LedgerError> {
+async fn resolve(tx: &mut Tx<'_>, id: Uuid) -> Result<(), LedgerError> {
     let resolve = tx.sql(&RESOLVE);
-    on!(tx, conn, ledger => {
-        let resolve = sqlx::query(resolve).bind(ledger::change::column(shard));
-        resolve.bind(seq).execute(conn).await?;
+    on!(tx, conn => {
+        sqlx::query(resolve).bind(id).execute(conn).await?;
     });
     Ok(())
 }
