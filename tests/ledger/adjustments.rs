@@ -20,9 +20,7 @@ async fn adjust(admin: &Admin, account: &AccountId, credit: i64) {
     assert!(matches!(made, Adjusted::Made(_)), "{made:?}");
 }
 
-#[tokio::test]
-async fn credit_is_given_and_taken_and_the_lots_pay_what_is_owed() {
-    let world = World::new().await;
+pub async fn credit_is_given_and_taken_and_the_lots_pay_what_is_owed(world: World) {
     let account = world.account(&[100]).await;
     let admin = world.admin().await;
     adjust(&admin, &account, 50).await;
@@ -37,9 +35,7 @@ async fn credit_is_given_and_taken_and_the_lots_pay_what_is_owed() {
     assert_eq!((posted["adjusted"], posted["lot"]), (30, 70));
 }
 
-#[tokio::test]
-async fn a_cold_account_is_adjusted_too() {
-    let world = World::new().await;
+pub async fn a_cold_account_is_adjusted_too(world: World) {
     let account = world.cold_account(&[10]).await;
     adjust(&world.admin().await, &account, -30).await;
     world.quiesce(&account).await;
@@ -48,9 +44,7 @@ async fn a_cold_account_is_adjusted_too() {
     assert_eq!(world.balance(&account).await, -20);
 }
 
-#[tokio::test]
-async fn the_same_reference_adjusts_once_and_bounds_are_kept() {
-    let world = World::new().await;
+pub async fn the_same_reference_adjusts_once_and_bounds_are_kept(world: World) {
     let account = world.account(&[]).await;
     let admin = world.admin().await;
     let made = admin.adjust(&account, &new(5, Some("x"))).await.unwrap();
@@ -78,11 +72,9 @@ async fn the_same_reference_adjusts_once_and_bounds_are_kept() {
             "{refused:?}: {error}"
         );
     }
-    sqlx::query("UPDATE account SET debt_nanos = -2000000000000000000 WHERE id = $1")
-        .bind(account.as_str())
-        .execute(world.place.pool())
-        .await
-        .unwrap();
+    let owe =
+        format!("UPDATE account SET debt_nanos = -2000000000000000000 WHERE id = '{account}'");
+    world.place.run(&owe).await.unwrap();
     let beyond = admin.adjust(&account, &new(1, None)).await.unwrap_err();
     assert!(matches!(beyond, LedgerError::Invalid(_)), "{beyond}");
 }

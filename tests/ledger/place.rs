@@ -137,6 +137,55 @@ impl Place {
         }
     }
 
+    /// The rows of a statement that asks for nothing in particular.
+    pub async fn all_rows<T>(&self, statement: &'static str) -> Vec<T>
+    where
+        T: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
+    {
+        match self {
+            Self::Postgres { pool, .. } => {
+                let rows = sqlx::query_as(statement);
+                rows.fetch_all(pool).await.unwrap()
+            }
+            Self::Sqlite { file, .. } => {
+                let rows = sqlx::query_as(statement);
+                let mut reader = file.reader().await.unwrap();
+                rows.fetch_all(&mut *reader).await.unwrap()
+            }
+        }
+    }
+
+    /// A moment, as a statement says it.
+    pub fn moment(&self, at: UnixMs) -> String {
+        match self {
+            Self::Postgres { .. } => format!("to_timestamp({}::float8 / 1000)", at.0),
+            Self::Sqlite { .. } => at.0.to_string(),
+        }
+    }
+
+    /// Numbers a change of an account.
+    pub async fn append(&self, account: &AccountId, shard: ShardId, body: ChangeBody) {
+        match self {
+            Self::Postgres { pool, .. } => {
+                let mut tx = pool.begin().await.unwrap();
+                let locked = postgres::change::LockedShard::lock(&mut tx, shard).await;
+                let appended = locked.unwrap().append(&mut tx, account, body).await;
+                appended.unwrap();
+                tx.commit().await.unwrap();
+            }
+            Self::Sqlite { file, .. } => {
+                let mut turn = file.turn().await;
+                let mut conn = turn.connection().await.unwrap();
+                let mut tx = begin(&mut conn).await.unwrap();
+                let locked = sqlite::change::LockedShard::lock(&mut tx, shard).await;
+                let appended = locked.unwrap().append(&mut tx, account, body).await;
+                appended.unwrap();
+                tx.commit().await.unwrap();
+                turn.keep(conn);
+            }
+        }
+    }
+
     pub async fn add_account(&self, account: &AccountId, shard: ShardId) {
         let shard = i16::try_from(shard.0).unwrap();
         match self {

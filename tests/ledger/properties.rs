@@ -78,4 +78,25 @@ properties! {
         the_usage_of_an_account_in_one_flush_is_one_posting_that_its_records_name,
         a_correction_and_a_repayment_are_postings_of_their_own,
     }
+    adjustments {
+        credit_is_given_and_taken_and_the_lots_pay_what_is_owed,
+        a_cold_account_is_adjusted_too,
+        the_same_reference_adjusts_once_and_bounds_are_kept,
+    }
+    withdrawals {
+        a_void_takes_what_is_left_and_what_is_held_stays,
+        a_refund_of_a_part_takes_that_part,
+        the_same_reason_withdraws_once_and_another_amount_for_it_is_refused,
+        a_cold_account_is_withdrawn_from_when_it_is_loaded,
+        a_store_that_forgot_what_it_took_takes_it_when_the_account_is_loaded_again,
+        what_the_store_takes_twice_is_undone,
+    }
+    quarantine {
+        an_odd_entry_amid_good_ones_is_put_aside_and_counts_until_it_is_taken_in,
+        what_was_settled_again_meanwhile_is_undone_when_its_entry_is_taken_in_late,
+        garbage_of_every_kind_is_put_aside_to_the_byte,
+        an_outbox_of_which_nothing_can_be_read_passes_too,
+        an_outbox_full_of_garbage_passes_in_steps_and_holds_up_nothing_for_ever,
+        what_is_wrong_with_the_ledger_puts_nothing_aside,
+    }
 }

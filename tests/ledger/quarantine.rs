@@ -1,8 +1,5 @@
 //! What the ledger cannot take in is put aside, and all that comes before and after it passes (rule 26).
 
-use std::sync::Arc;
-
-use sqlx::Row;
 use tollgate::ledger::{Checked, Committed, Flushed, Ledger, LedgerError};
 use tollgate::money::Nanos;
 use tollgate::quota::{
@@ -19,49 +16,37 @@ const MAX_BALANCE: i64 = 4_000_000_000_000_000_000;
 type Aside = (i64, Option<String>, Vec<u8>, Option<String>, bool);
 
 async fn aside(world: &World) -> Vec<Aside> {
-    let rows = sqlx::query(
-        "SELECT seq, account_id, raw, moved::text AS moved, resolved_at IS NOT NULL AS resolved, reason \
-         FROM quarantine ORDER BY shard, seq",
-    )
-    .fetch_all(world.place.pool())
-    .await
-    .unwrap();
-    for row in &rows {
-        assert_ne!(row.get::<&str, _>("reason"), "");
-    }
-    let aside = |row: &sqlx::postgres::PgRow| {
-        (
-            row.get("seq"),
-            row.get("account_id"),
-            row.get("raw"),
-            row.get("moved"),
-            row.get("resolved"),
+    let rows: Vec<(i64, Option<String>, Vec<u8>, Option<String>, bool, String)> = world
+        .place
+        .all_rows(
+            "SELECT seq, account_id, raw, CAST(moved AS text), resolved_at IS NOT NULL, reason \
+             FROM quarantine ORDER BY shard, seq",
         )
-    };
-    rows.iter().map(aside).collect()
+        .await;
+    rows.into_iter()
+        .map(|(seq, account, raw, moved, resolved, reason)| {
+            assert_ne!(reason, "");
+            (seq, account, raw, moved, resolved)
+        })
+        .collect()
 }
 
 /// Makes every further count of an account's tokens more than the ledger can write down.
 async fn break_counter(world: &World, account: &AccountId) {
-    sqlx::query(
+    let start = Window::Month.span(world.now(), None).start;
+    let start = world.place.moment(start);
+    let insert = format!(
         "INSERT INTO usage_counter (account_id, scope, resource, \"window\", window_start, used) \
-         VALUES ($1, 'account', 'tokens', 'month', $2, $3)",
-    )
-    .bind(account.as_str())
-    .bind(Window::Month.span(world.now(), None).start.to_utc())
-    .bind(MAX_BALANCE)
-    .execute(world.place.pool())
-    .await
-    .unwrap();
+         VALUES ('{account}', 'account', 'tokens', 'month', {start}, {MAX_BALANCE})"
+    );
+    world.place.run(&insert).await.unwrap();
 }
 
 async fn mend_counter(world: &World, account: &AccountId) {
-    sqlx::query("DELETE FROM usage_counter WHERE account_id = $1 AND used = $2")
-        .bind(account.as_str())
-        .bind(MAX_BALANCE)
-        .execute(world.place.pool())
-        .await
-        .unwrap();
+    let delete = format!(
+        "DELETE FROM usage_counter WHERE account_id = '{account}' AND used = {MAX_BALANCE}"
+    );
+    world.place.run(&delete).await.unwrap();
 }
 
 async fn use_up(world: &World, account: &AccountId, charge: i64) {
@@ -79,9 +64,9 @@ async fn load_anew(world: &World, account: &AccountId) {
     world.loader.load(account).await.unwrap();
 }
 
-#[tokio::test]
-async fn an_odd_entry_amid_good_ones_is_put_aside_and_counts_until_it_is_taken_in() {
-    let world = World::new().await;
+pub async fn an_odd_entry_amid_good_ones_is_put_aside_and_counts_until_it_is_taken_in(
+    world: World,
+) {
     let odd = world.account(&[100]).await;
     let good = world.account_beside(&odd, &[100]).await;
     break_counter(&world, &odd).await;
@@ -149,9 +134,9 @@ async fn an_odd_entry_amid_good_ones_is_put_aside_and_counts_until_it_is_taken_i
     assert!(row.flushed_seq >= out_seq, "it never goes back");
 }
 
-#[tokio::test]
-async fn what_was_settled_again_meanwhile_is_undone_when_its_entry_is_taken_in_late() {
-    let world = World::new().await;
+pub async fn what_was_settled_again_meanwhile_is_undone_when_its_entry_is_taken_in_late(
+    world: World,
+) {
     let account = world.account(&[100]).await;
     let shard = world.shard(&account);
     break_counter(&world, &account).await;
@@ -216,9 +201,7 @@ async fn garbage(world: &World, account: &AccountId) -> Outbox {
     outbox
 }
 
-#[tokio::test]
-async fn garbage_of_every_kind_is_put_aside_to_the_byte() {
-    let world = World::new().await;
+pub async fn garbage_of_every_kind_is_put_aside_to_the_byte(world: World) {
     let account = world.account(&[100]).await;
     let shard = world.shard(&account);
     let outbox = garbage(&world, &account).await;
@@ -233,13 +216,10 @@ async fn garbage_of_every_kind_is_put_aside_to_the_byte() {
     let charged: Vec<i64> = world.records(&account).await.iter().map(|r| r.1).collect();
     assert_eq!(charged, [1, 2, 3]);
     world.assert_posted(&account).await;
-    let model: String =
-        sqlx::query_scalar("SELECT model FROM usage_record WHERE charged_nanos = 1")
-            .fetch_one(world.place.pool())
-            .await
-            .unwrap();
+    let model = "SELECT model FROM usage_record WHERE account_id = $1 AND charged_nanos = 1";
+    let model: Vec<(String,)> = world.place.rows(model, &account).await;
     assert_eq!(
-        model, "gpt\u{fffd}four",
+        model[0].0, "gpt\u{fffd}four",
         "a NUL is no reason to put it aside"
     );
 
@@ -265,9 +245,7 @@ async fn garbage_of_every_kind_is_put_aside_to_the_byte() {
     assert!(retried.unwrap().iter().all(|entry| entry.refused.is_some()));
 }
 
-#[tokio::test]
-async fn an_outbox_of_which_nothing_can_be_read_passes_too() {
-    let world = World::new().await;
+pub async fn an_outbox_of_which_nothing_can_be_read_passes_too(world: World) {
     let shard = ShardId(0);
     let outbox = world.store.outbox(shard, 1).await.unwrap();
     let unreadable = Outbox {
@@ -287,9 +265,7 @@ async fn an_outbox_of_which_nothing_can_be_read_passes_too() {
     assert_eq!(aside(&world).await.len(), 1);
 }
 
-#[tokio::test]
-async fn an_outbox_full_of_garbage_passes_in_steps_and_holds_up_nothing_for_ever() {
-    let world = World::new().await;
+pub async fn an_outbox_full_of_garbage_passes_in_steps_and_holds_up_nothing_for_ever(world: World) {
     let odd = world.account(&[10_000]).await;
     let good = world.account_beside(&odd, &[100]).await;
     break_counter(&world, &odd).await;
@@ -317,21 +293,34 @@ async fn an_outbox_full_of_garbage_passes_in_steps_and_holds_up_nothing_for_ever
     assert_eq!(world.records(&odd).await.len(), 100);
 }
 
+pub async fn what_is_wrong_with_the_ledger_puts_nothing_aside(world: World) {
+    let account = world.account(&[100]).await;
+    let id = world.hold(&account, 10).await;
+    world.settle(&account, id, 3).await;
+    let shard = world.shard(&account);
+    let outbox = world.store.outbox(shard, 10).await.unwrap();
+    let run = async |statement: &str| world.place.run(statement).await.unwrap();
+    run("ALTER TABLE posting RENAME TO elsewhere").await;
+    let committed = world.ledger.commit(shard, &outbox).await;
+    assert!(
+        matches!(committed, Err(LedgerError::Nonsense(_))),
+        "{committed:?}"
+    );
+    run("ALTER TABLE elsewhere RENAME TO posting").await;
+    assert_eq!(aside(&world).await, []);
+    world.assert_one(&account).await;
+}
+
 #[tokio::test]
-async fn what_is_wrong_with_the_ledger_puts_nothing_aside() {
-    let world = Arc::new(World::new().await);
+async fn a_missing_partition_and_a_locked_table_put_nothing_aside() {
+    let world = World::new().await;
     let account = world.account(&[100]).await;
     // Its id is of no month that has a partition.
     world
         .settle(&account, ReservationId(Uuid::from_u128(7)), 3)
         .await;
     let outbox = world.store.outbox(world.shard(&account), 10).await.unwrap();
-    let run = async |statement: &'static str| {
-        sqlx::raw_sql(statement)
-            .execute(world.place.pool())
-            .await
-            .unwrap();
-    };
+    let run = async |statement: &str| world.place.run(statement).await.unwrap();
     let commit = async || world.ledger.commit(world.shard(&account), &outbox).await;
 
     run("ALTER TABLE usage_record DETACH PARTITION usage_record_default").await;
@@ -341,14 +330,6 @@ async fn what_is_wrong_with_the_ledger_puts_nothing_aside() {
         "{committed:?}"
     );
     run("ALTER TABLE usage_record ATTACH PARTITION usage_record_default DEFAULT").await;
-
-    run("ALTER TABLE posting RENAME TO elsewhere").await;
-    let committed = commit().await;
-    assert!(
-        matches!(committed, Err(LedgerError::Nonsense(_))),
-        "{committed:?}"
-    );
-    run("ALTER TABLE elsewhere RENAME TO posting").await;
 
     let mut keeper = world.place.pool().acquire().await.unwrap();
     sqlx::raw_sql("BEGIN; LOCK TABLE posting")

@@ -1,7 +1,6 @@
 //! Void and refund: asked for by the ledger, taken by the store, done once (rule 27).
 
 use tollgate::ledger::admin::{Admin, Asked, NewWithdrawal};
-use tollgate::ledger::postgres::change::LockedShard;
 use tollgate::ledger::{Ledger, LedgerError};
 use tollgate::money::{MAX_AMOUNT, Nanos};
 use tollgate::quota::{AccountId, ChangeBody, LotId, Withdrawal, WithdrawalReason};
@@ -26,18 +25,12 @@ async fn ask(admin: &Admin, account: &AccountId, asked: &NewWithdrawal) -> Withd
 
 /// What was taken for each withdrawal of an account; `None` while it is pending.
 async fn taken(world: &World, account: &AccountId) -> Vec<Option<i64>> {
-    sqlx::query_scalar(
-        "SELECT taken_nanos FROM withdrawal WHERE account_id = $1 ORDER BY change_seq",
-    )
-    .bind(account.as_str())
-    .fetch_all(world.place.pool())
-    .await
-    .unwrap()
+    let taken = "SELECT taken_nanos FROM withdrawal WHERE account_id = $1 ORDER BY change_seq";
+    let taken: Vec<(Option<i64>,)> = world.place.rows(taken, account).await;
+    taken.into_iter().map(|(nanos,)| nanos).collect()
 }
 
-#[tokio::test]
-async fn a_void_takes_what_is_left_and_what_is_held_stays() {
-    let world = World::new().await;
+pub async fn a_void_takes_what_is_left_and_what_is_held_stays(world: World) {
     let account = world.account(&[]).await;
     let lot = world.grant(&account, 100).await;
     world.quiesce(&account).await;
@@ -62,9 +55,7 @@ async fn a_void_takes_what_is_left_and_what_is_held_stays() {
     assert_eq!(taken(&world, &account).await, [Some(90), Some(6)]);
 }
 
-#[tokio::test]
-async fn a_refund_of_a_part_takes_that_part() {
-    let world = World::new().await;
+pub async fn a_refund_of_a_part_takes_that_part(world: World) {
     let account = world.account(&[50]).await;
     let lot = world.grant(&account, 100).await;
     let refund = NewWithdrawal {
@@ -77,9 +68,7 @@ async fn a_refund_of_a_part_takes_that_part() {
     assert_eq!(world.posted(&account).await["refunded"], 30);
 }
 
-#[tokio::test]
-async fn the_same_reason_withdraws_once_and_another_amount_for_it_is_refused() {
-    let world = World::new().await;
+pub async fn the_same_reason_withdraws_once_and_another_amount_for_it_is_refused(world: World) {
     let account = world.account(&[]).await;
     let lot = world.grant(&account, 100).await;
     let admin = world.admin().await;
@@ -114,9 +103,7 @@ async fn the_same_reason_withdraws_once_and_another_amount_for_it_is_refused() {
     assert_eq!(taken(&world, &account).await, [Some(60), Some(40)]);
 }
 
-#[tokio::test]
-async fn a_cold_account_is_withdrawn_from_when_it_is_loaded() {
-    let world = World::new().await;
+pub async fn a_cold_account_is_withdrawn_from_when_it_is_loaded(world: World) {
     let account = world.cold_account(&[7]).await;
     let lot = world.grant(&account, 100).await;
     let asked = new(lot, Some(30), "x");
@@ -133,9 +120,9 @@ async fn a_cold_account_is_withdrawn_from_when_it_is_loaded() {
     assert_eq!(world.balance(&account).await, 77);
 }
 
-#[tokio::test]
-async fn a_store_that_forgot_what_it_took_takes_it_when_the_account_is_loaded_again() {
-    let world = World::new().await;
+pub async fn a_store_that_forgot_what_it_took_takes_it_when_the_account_is_loaded_again(
+    world: World,
+) {
     let account = world.account(&[]).await;
     let lot = world.grant(&account, 100).await;
     ask(&world.admin().await, &account, &new(lot, Some(30), "x")).await;
@@ -149,28 +136,18 @@ async fn a_store_that_forgot_what_it_took_takes_it_when_the_account_is_loaded_ag
     assert_eq!(taken(&world, &account).await, [Some(30)]);
 }
 
-#[tokio::test]
-async fn what_the_store_takes_twice_is_undone() {
-    let world = World::new().await;
+pub async fn what_the_store_takes_twice_is_undone(world: World) {
     let account = world.account(&[]).await;
     let lot = world.grant(&account, 100).await;
     let asked = new(lot, Some(30), "x");
     let withdrawal = ask(&world.admin().await, &account, &asked).await;
-    let mut tx = world.place.pool().begin().await.unwrap();
-    let mut shard = LockedShard::lock(&mut tx, world.shard(&account))
-        .await
-        .unwrap();
     let body = ChangeBody {
         withdraw: Some(withdrawal),
         ..ChangeBody::default()
     };
-    shard.append(&mut tx, &account, body).await.unwrap();
-    tx.commit().await.unwrap();
-    world
-        .applier
-        .apply_shard(world.shard(&account))
-        .await
-        .unwrap();
+    let shard = world.shard(&account);
+    world.place.append(&account, shard, body).await;
+    world.applier.apply_shard(shard).await.unwrap();
     assert_eq!(world.balance(&account).await, 40);
     world.assert_one(&account).await;
     assert_eq!(world.balance(&account).await, 70);
