@@ -9,6 +9,7 @@ mod decide;
 mod epochs;
 mod expiry;
 mod flush;
+mod operator;
 mod place;
 mod postings;
 mod properties;

@@ -99,4 +99,11 @@ properties! {
         an_outbox_full_of_garbage_passes_in_steps_and_holds_up_nothing_for_ever,
         what_is_wrong_with_the_ledger_puts_nothing_aside,
     }
+    operator {
+        an_account_is_made_once_edited_and_listed,
+        a_reason_grants_once_and_bounds_are_kept,
+        a_revoked_key_is_nobodys_and_its_account_learns_of_it,
+        a_catalogue_is_written_once_and_its_accounts_follow,
+        prices_that_come_along_are_put_in_place_of_older_ones,
+    }
 }
