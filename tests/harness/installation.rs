@@ -145,6 +145,11 @@ impl Installation {
         if on_embedded() {
             return Self::embedded();
         }
+        Self::on_servers(store_url).await
+    }
+
+    /// The same for tests of the servers themselves, which the embedded store has not: on Redis and Postgres in every run.
+    pub async fn on_servers(store_url: &str) -> Self {
         Self::at(store_url, &postgres::database().await)
     }
 

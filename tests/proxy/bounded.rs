@@ -33,7 +33,7 @@ impl Outage {
         let store = Server::with_options(&["--appendonly", "yes", "--appendfsync", "always"]);
         let directory = TempDir::new().expect("a directory");
         Self {
-            installation: Installation::new(&store.url()).await,
+            installation: Installation::on_servers(&store.url()).await,
             journal: directory.path().join("bounded.jsonl"),
             store: Mutex::new(store),
             _directory: directory,

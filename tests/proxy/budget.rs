@@ -37,7 +37,7 @@ async fn a_balance_for_500_calls_serves_500_of_4000_through_three_sidecars() {
 /// It would fail on a key outside of its shard's slot, or on state kept by one node for all.
 #[tokio::test]
 async fn on_a_redis_cluster_a_balance_is_kept_to_as_exactly() {
-    a_balance_is_kept_to(&Installation::new(&redis::cluster().url()).await).await;
+    a_balance_is_kept_to(&Installation::on_servers(&redis::cluster().url()).await).await;
 }
 
 async fn a_balance_is_kept_to(installation: &Installation) {

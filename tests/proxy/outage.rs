@@ -66,7 +66,7 @@ async fn until_served(account: &Account<'_>, sidecar: &Sidecar) {
 #[tokio::test]
 async fn a_store_that_was_killed_and_comes_back_is_taken_up_again_without_a_restart() {
     let mut store = durable();
-    let installation = Installation::new(&store.url()).await;
+    let installation = Installation::on_servers(&store.url()).await;
     let sidecar = installation.sidecar(&Settings::default());
     let account = installation.account("1");
     sidecar.until_ready_is(200).await;
@@ -131,7 +131,7 @@ async fn a_store_that_was_killed_and_comes_back_is_taken_up_again_without_a_rest
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_says_nothing_is_away_within_its_bound_and_keeps_no_hold() {
-    let installation = Installation::new(&redis::server().url()).await;
+    let installation = Installation::on_servers(&redis::server().url()).await;
     let (relay, url) = Relay::to(&installation.store_url).await;
     let sidecar = installation.sidecar(&Settings {
         store_url: Some(url),
@@ -166,7 +166,7 @@ async fn a_store_that_says_nothing_is_away_within_its_bound_and_keeps_no_hold() 
 #[tokio::test]
 async fn a_sidecar_that_starts_before_its_store_gets_ready_when_the_store_is_there() {
     let mut store = durable();
-    let installation = Installation::new(&store.url()).await;
+    let installation = Installation::on_servers(&store.url()).await;
     let account = installation.account("1");
     store.kill();
     let sidecar = installation.sidecar(&Settings::default());
@@ -180,7 +180,7 @@ async fn a_sidecar_that_starts_before_its_store_gets_ready_when_the_store_is_the
 #[tokio::test]
 async fn a_store_that_may_evict_is_not_ready() {
     let store = Server::start();
-    let installation = Installation::new(&store.url()).await;
+    let installation = Installation::on_servers(&store.url()).await;
     let sidecar = installation.sidecar(&Settings::default());
     sidecar.until_ready_is(200).await;
     store.command::<()>(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
@@ -193,7 +193,7 @@ async fn a_store_that_may_evict_is_not_ready() {
 #[tokio::test]
 async fn free_paths_need_the_store_as_well_because_an_account_may_be_suspended() {
     let mut store = durable();
-    let installation = Installation::new(&store.url()).await;
+    let installation = Installation::on_servers(&store.url()).await;
     let sidecar = installation.sidecar(&Settings::default());
     let account = installation.account("1");
     let models = account.get(&sidecar, "/openai/v1/models");

@@ -111,7 +111,7 @@ async fn counted(sidecar: &Sidecar, metric: &str) -> u64 {
 
 /// The store loses everything while streams are under way, as told.
 async fn survives(mut store: Server, lose: impl FnOnce(&mut Server)) {
-    let installation = Installation::new(&store.url()).await;
+    let installation = Installation::on_servers(&store.url()).await;
     let sidecar = installation.sidecar(&Settings::default());
     let account = installation.account("1");
     until_served(&account, &sidecar).await;
@@ -154,7 +154,7 @@ async fn streams_under_way_are_held_again_when_the_store_is_killed_and_comes_bac
 #[tokio::test]
 async fn a_store_that_restarts_with_all_it_had_keeps_every_hold() {
     let mut store = Server::with_options(&["--appendonly", "yes", "--appendfsync", "always"]);
-    let installation = Installation::new(&store.url()).await;
+    let installation = Installation::on_servers(&store.url()).await;
     let sidecar = installation.sidecar(&Settings::default());
     let account = installation.account("1");
     until_served(&account, &sidecar).await;
@@ -179,7 +179,7 @@ async fn a_store_that_restarts_with_all_it_had_keeps_every_hold() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_ended_while_the_ledger_was_away_is_not_lost_with_the_store() {
     let store = Server::start();
-    let installation = Installation::new(&store.url()).await;
+    let installation = Installation::on_servers(&store.url()).await;
     let (relay, url) = Relay::to(&installation.ledger_url).await;
     let sidecar = installation.sidecar(&Settings {
         ledger_url: Some(url),
@@ -210,7 +210,7 @@ async fn what_ended_while_the_ledger_was_away_is_not_lost_with_the_store() {
 #[tokio::test]
 async fn a_sidecar_that_ends_cleanly_leaves_nothing_behind_after_a_loss() {
     let store = Server::start();
-    let installation = Installation::new(&store.url()).await;
+    let installation = Installation::on_servers(&store.url()).await;
     let mut sidecar = installation.sidecar(&Settings::default());
     let account = installation.account("1");
     until_served(&account, &sidecar).await;
