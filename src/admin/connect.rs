@@ -10,7 +10,8 @@ pub(super) fn ledger_url(config: &Config) -> Result<&str, Failure> {
     match &config.ledger.url {
         LedgerUrl::Postgres(url) => Ok(url.expose()),
         LedgerUrl::Sqlite(_) => Err(Failure::Usage(
-            "what changes a sqlite:// ledger is not built yet".into(),
+            "this configuration's ledger is a file, which is opened by whoever has its lease"
+                .into(),
         )),
         LedgerUrl::Memory => Err(Failure::Usage(
             "this configuration's ledger is in memory, where no command can reach it".into(),

@@ -157,10 +157,10 @@ fn catalogue(limit: u32, markup: u32) -> Catalog {
 pub async fn a_catalogue_is_written_once_and_its_accounts_follow(world: World) {
     let admin = world.admin().await;
     let first = catalogue(5, 20);
-    let would = admin.compare_catalog(&first).await.unwrap();
-    assert_eq!(would.len(), 3, "{would:?}");
+    let rehearsed = admin.compare_catalog(&first).await.unwrap();
+    assert_eq!(rehearsed.len(), 3, "{rehearsed:?}");
     assert_eq!(world.ledger.prices_version().await.unwrap(), 1, "rehearsed");
-    assert_eq!(admin.write_catalog(&first).await.unwrap(), would);
+    assert_eq!(admin.write_catalog(&first).await.unwrap(), rehearsed);
     assert_eq!(admin.write_catalog(&first).await.unwrap(), []);
     let prices = world.ledger.prices().await.unwrap();
     assert_eq!(prices.version, 2);

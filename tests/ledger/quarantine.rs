@@ -16,7 +16,7 @@ const MAX_BALANCE: i64 = 4_000_000_000_000_000_000;
 type Aside = (i64, Option<String>, Vec<u8>, Option<String>, bool);
 
 async fn aside(world: &World) -> Vec<Aside> {
-    let rows: Vec<(i64, Option<String>, Vec<u8>, Option<String>, bool, String)> = world
+    let rows: Vec<(i64, _, _, _, bool, String)> = world
         .place
         .all_rows(
             "SELECT seq, account_id, raw, CAST(moved AS text), resolved_at IS NOT NULL, reason \
