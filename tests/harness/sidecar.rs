@@ -91,7 +91,7 @@ impl Sidecar {
         let said = Arc::new(Mutex::new(String::new()));
         let stderr = process.stderr.take().expect("a pipe");
         let kept = said.clone();
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let mut kept = kept.lock().unwrap();
                 kept.push_str(&line);
@@ -112,6 +112,8 @@ impl Sidecar {
         let Ok(ready) = serde_json::from_str::<Value>(&first_line) else {
             let _ = process.kill();
             let status = process.wait().ok();
+            // Its last words may still be on their way.
+            let _ = reader.join();
             let said = format!("{first_line}{}", said.lock().unwrap());
             return Err(NotStarted { status, said });
         };
