@@ -131,8 +131,8 @@ async fn seen(
     let shard = id.shard(live.store.shards());
     match live.glance(shard).await? {
         Glance::Live => {}
-        Glance::Unused => return Ok(None),
-        Glance::Lost(reason) => return Err(Failure::lost(shard, reason)),
+        Glance::Unused | Glance::Cold(_) => return Ok(None),
+        Glance::Refused(reason) => return Err(Failure::refused(shard, reason)),
     }
     let now = live.store.view(shard).await?.now;
     let page = Page::Only(id.clone());

@@ -10,9 +10,10 @@ use tokio::time::sleep;
 use super::failure::Failure;
 use super::output::Output;
 use super::place::{Glance, Live, Place};
+use super::quarantined;
 use crate::ledger::audit::{self, Depth, Drift, Page};
 use crate::ledger::{Ledger, LedgerError};
-use crate::quota::{AccountId, ChangeSeq, OutSeq, ShardId, Store};
+use crate::quota::{AccountId, ChangeSeq, OutSeq, ShardId, Store, StoreError};
 
 /// How often long work says how far it is.
 const SAY_EACH: Duration = Duration::from_secs(2);
@@ -46,6 +47,8 @@ pub(super) async fn run(
         live: place.live().await?,
         output,
         accounts: 0,
+        live_accounts: 0,
+        cold: Vec::new(),
         found: Found::default(),
         said_at: Instant::now(),
     };
@@ -61,10 +64,14 @@ pub(super) async fn run(
             verify.shard(shard, &Page::After(None)).await?;
         }
     }
+    verify.say_cold();
     let accounts = verify.accounts;
     match verify.found.summary(accounts) {
         Some(summary) => Err(Failure::Check(summary)),
-        None => output.people(&format!("{accounts} accounts, no drift.")),
+        None => output.people(&format!(
+            "{accounts} accounts, no drift; {} of them live in the store.",
+            verify.live_accounts
+        )),
     }
 }
 
@@ -73,7 +80,7 @@ pub(super) async fn run(
 struct Found {
     drifts: usize,
     quarantined: usize,
-    lost: usize,
+    refused: usize,
     stopped: usize,
 }
 
@@ -82,10 +89,10 @@ impl Found {
         let Self {
             drifts,
             quarantined,
-            lost,
+            refused,
             stopped,
         } = self;
-        if drifts + quarantined + lost + stopped == 0 {
+        if drifts + quarantined + refused + stopped == 0 {
             return None;
         }
         let mut parts = vec![format!("{drifts} drifts in {accounts} accounts")];
@@ -94,15 +101,14 @@ impl Found {
                 "{quarantined} entries are in quarantine: mend what is wrong and run `tollgate flush --quarantined`"
             ));
         }
-        if *lost > 0 {
+        if *refused > 0 {
             parts.push(format!(
-                "{lost} shards of the store have lost their state, so theirs was not audited: a sidecar heals that, or \
-                 `tollgate rebuild`"
+                "{refused} shards of the store are not this installation's: see [store] url and prefix"
             ));
         }
         if *stopped > 0 {
             parts.push(format!(
-                "{stopped} shards do not follow the ledger: mend the change that stops each"
+                "{stopped} shards of the store do not follow the ledger: mend the change that stops each, or start a sidecar"
             ));
         }
         Some(parts.join("; "))
@@ -114,6 +120,10 @@ struct Verify<'a> {
     live: &'a Live,
     output: &'a Output,
     accounts: usize,
+    /// So many of them the store has: of the others there is nothing to compare with.
+    live_accounts: usize,
+    /// Shards that begin a new epoch, each with the reason.
+    cold: Vec<(ShardId, String)>,
     found: Found,
     said_at: Instant,
 }
@@ -125,17 +135,28 @@ impl Verify<'_> {
         match self.live.glance(shard).await? {
             Glance::Live => {}
             Glance::Unused => return Ok(()),
-            Glance::Lost(reason) => {
-                self.found.lost += 1;
+            Glance::Cold(reason) => {
+                self.cold.push((shard, reason));
+                return Ok(());
+            }
+            Glance::Refused(reason) => {
+                self.found.refused += 1;
                 let value = json!({ "what": "shard", "shard": shard, "reason": reason });
-                let text = format!("shard {shard} has lost its state: {reason}");
+                let text =
+                    format!("shard {shard} of the store is not this installation's: {reason}");
                 return self.output.answer(&value, &text);
             }
         }
-        if self.follows(shard).await? {
-            self.store(shard, page.clone()).await?;
+        if !self.follows(shard).await? {
+            return Ok(());
         }
-        Ok(())
+        match self.store(shard, page.clone()).await {
+            Err(Failure::Store(StoreError::Lost { reason, .. })) => {
+                self.cold.push((shard, reason));
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 
     /// The ledger against itself.
@@ -161,6 +182,7 @@ impl Verify<'_> {
             let (store, ledger) = (&*self.live.store, &self.live.ledger);
             let books = ledger.books(shard, store, &page).await?;
             for (books, view) in &books {
+                self.live_accounts += usize::from(view.is_some());
                 for drift in audit::compare(books, view.as_ref()) {
                     self.say(drift).await?;
                 }
@@ -195,11 +217,8 @@ impl Verify<'_> {
                 let value = json!({
                     "what": "quarantined", "account": account, "shard": shard, "seq": seq, "reason": reason,
                 });
-                let of = account.map_or_else(
-                    || format!("shard {shard}"),
-                    |account| format!("account {account}"),
-                );
-                let text = format!("{of}, entry {seq} is in quarantine: {reason}");
+                let of = quarantined::named(shard, seq, entry.account.as_ref());
+                let text = format!("{of} is in quarantine: {reason}");
                 self.output.answer(&value, &text)?;
             }
         }
@@ -247,6 +266,18 @@ impl Verify<'_> {
             drift.blame(self.live.ledger.trace(&drift).await?);
         }
         self.output.answer(&drift, &drift.to_string())
+    }
+
+    /// A store that is new to the ledger, or lost what it had, is no drift: the next call begins a new epoch there, in
+    /// which every account is loaded from the ledger.
+    fn say_cold(&self) {
+        if let Some((shard, reason)) = self.cold.first() {
+            let shards = self.cold.len();
+            self.output.note(&format!(
+                "{shards} shards begin a new epoch with their next call, so the store has nothing to compare there yet: \
+                 shard {shard}, because {reason}"
+            ));
+        }
     }
 
     fn say_how_far(&mut self) {

@@ -121,14 +121,15 @@ impl<S: Store, L: Ledger> Auditor<S, L> {
         for (books, view) in &books {
             drifts.extend(audit::compare(books, view.as_ref()));
         }
+        // What the one has read of and the other has not is looked at the next time.
+        let looked: BTreeSet<AccountId> = books.iter().map(|(of, _)| of.account.clone()).collect();
+        drifts.retain(|drift| looked.contains(&drift.account));
         let mut drifting = by_account(drifts);
         for drift in drifting.values_mut().flatten() {
             // A drift without an explanation is one all the same.
             let clues = self.ledger.trace(drift).await;
             drift.blame(clues.unwrap_or_default());
         }
-        let mut looked: BTreeSet<AccountId> = sums.accounts.into_iter().collect();
-        looked.extend(books.into_iter().map(|(books, _)| books.account));
         self.remember(&looked, drifting);
         Ok(looked.into_iter().collect())
     }
