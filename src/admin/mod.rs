@@ -11,7 +11,6 @@ use self::failure::Failure;
 use self::output::Output;
 use self::place::Place;
 use crate::config::Config;
-use crate::quota::AccountId;
 
 mod account;
 mod adjust;
@@ -25,6 +24,7 @@ mod explain;
 mod failure;
 mod flush;
 mod grant;
+mod history;
 mod key;
 mod lease;
 mod migrate;
@@ -126,11 +126,10 @@ enum Command {
     /// List an account's usage, a record a line, or sum it up.
     #[command(after_help = usage::EXAMPLES)]
     Usage(usage::Arguments),
-    /// Explain an account: every limit, lot and open reservation, and all that is still on its way. Nothing is changed.
-    Explain {
-        /// The account's id.
-        account: AccountId,
-    },
+    /// Explain an account: every limit, lot and open reservation, and all that is still on its way. Or a reservation: its
+    /// record, price and postings. Nothing is changed.
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(explain::Arguments),
     /// Audit the ledger against itself and the store against the ledger: one line a drift, and exit code 1 if there is
     /// one. Nothing is changed.
     #[command(after_help = verify::EXAMPLES)]
@@ -209,7 +208,7 @@ async fn run_at(place: &Place, typed: Typed, output: &Output) -> Result<(), Fail
         Command::Verify(arguments) => verify::run(place, &arguments, output).await,
         Command::Prices(_) => Err(Failure::not_built("prices")),
         Command::Usage(arguments) => usage::run(place, &arguments, output).await,
-        Command::Explain { account } => explain::run(place, &account, output).await,
+        Command::Explain(arguments) => explain::run(place, &arguments, output).await,
         Command::Rebuild(arguments) => rebuild::run(place, &arguments, output).await,
     }
 }
