@@ -4,6 +4,8 @@
 -- What the store moved for them is moved all the same. Until they are resolved it counts in every load of the account
 -- and in every audit.
 CREATE TABLE quarantine (
+    -- Named by its shard, its number and its bytes: servers that parted may have numbered different entries alike.
+    id             uuid        NOT NULL,
     shard          smallint    NOT NULL REFERENCES shard (id),
     -- Its number in the outbox.
     seq            bigint      NOT NULL,
@@ -18,7 +20,8 @@ CREATE TABLE quarantine (
     quarantined_at timestamptz NOT NULL DEFAULT now(),
     -- When it was tried again and taken in.
     resolved_at    timestamptz,
-    CONSTRAINT an_entry_is_quarantined_once PRIMARY KEY (shard, seq),
+    CONSTRAINT an_entry_is_quarantined_once PRIMARY KEY (id),
     CONSTRAINT what_was_moved_is_somebodys CHECK (moved IS NULL OR account_id IS NOT NULL)
 );
 CREATE INDEX entries_in_quarantine ON quarantine (account_id) WHERE resolved_at IS NULL;
+CREATE INDEX entries_in_quarantine_by_number ON quarantine (shard, seq) WHERE resolved_at IS NULL;

@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::output::{Output, Table};
 use super::place::Place;
 use super::{arguments, show};
-use crate::ledger::postgres::admin::{AccountEdit, Admin};
+use crate::ledger::admin::{AccountEdit, Admin};
 use crate::money::Nanos;
 use crate::quota::{AccountId, Mode, Status};
 

@@ -11,7 +11,7 @@ use super::output::Output;
 use super::place::Place;
 use super::{arguments, catch_up};
 use crate::catalog::{Catalog, Plan};
-use crate::ledger::postgres::admin::Difference;
+use crate::ledger::admin::Difference;
 use crate::price::PriceEntry;
 use crate::quota::Limit;
 

@@ -7,7 +7,7 @@ use super::output::Output;
 use super::place::Place;
 use super::{arguments, catch_up};
 use crate::clock::UnixMs;
-use crate::ledger::postgres::admin::{Granted, NewGrant};
+use crate::ledger::admin::{Granted, NewGrant};
 use crate::money::Nanos;
 use crate::quota::AccountId;
 

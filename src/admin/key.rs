@@ -9,7 +9,7 @@ use super::output::{Output, Table};
 use super::place::Place;
 use super::secret::KeySecret;
 use super::{arguments, catch_up};
-use crate::ledger::postgres::admin::{Admin, NewKey};
+use crate::ledger::admin::{Admin, NewKey};
 use crate::quota::AccountId;
 
 #[derive(Debug, Subcommand)]

@@ -3,11 +3,9 @@
 use clap::value_parser;
 use serde_json::json;
 
-use super::connect;
 use super::failure::Failure;
 use super::output::Output;
 use super::place::Place;
-use crate::ledger::postgres::schema;
 use crate::price::seed;
 
 #[derive(Debug, clap::Args)]
@@ -22,11 +20,9 @@ pub(super) async fn run(
     arguments: &Arguments,
     output: &Output,
 ) -> Result<(), Failure> {
-    let installation =
-        schema::migrate(connect::ledger_url(&place.config)?, arguments.shards).await?;
+    let (installation, version) = place.migrate(arguments.shards).await?;
     let admin = place.admin().await?;
     let prices = admin.seed_prices(&seed()).await?;
-    let version = schema::newest();
     let value = json!({
         "installation": installation.id,
         "schema": version,

@@ -13,15 +13,16 @@ use tokio::time::timeout;
 use super::connect;
 use super::failure::Failure;
 use crate::clock::Clock;
-use crate::config::{Config, Durability, LedgerUrl};
-use crate::ledger::postgres::admin::Admin;
-use crate::ledger::sqlite::file::{self, File};
+use crate::config::{Config, LedgerUrl};
+use crate::ledger::admin::Admin;
+use crate::ledger::sqlite::file::File;
 use crate::ledger::sqlite::journal::SqliteJournal;
-use crate::ledger::sqlite::schema;
-use crate::ledger::{AnyLedger, Applier, Checked, Ledger, Looked, SqliteLedger};
+use crate::ledger::{
+    AnyLedger, Applier, Checked, Installation, Ledger, Looked, SqliteLedger, postgres, sqlite,
+};
 use crate::quota::embedded::{EmbeddedSettings, EmbeddedStore};
 use crate::quota::redis::{RedisSettings, RedisStore};
-use crate::quota::{AnyStore, ShardId, Store};
+use crate::quota::{AnyStore, RunId, ShardId, Store};
 
 /// How long a command waits for one answer of the store at the least: nobody waits for it with a call in hand.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -60,21 +61,23 @@ impl Place {
 
     /// Opens the file of an embedded installation. Only who has its lease may.
     pub async fn open(config: Config) -> Result<Self, Failure> {
-        let file = File::open(file_of(&config)?, durability(&config)).await?;
+        let file = File::open(file_of(&config)?, config.store.durability).await?;
         Self::on(config, Arc::new(file)).await
     }
 
     /// The same, and creates or upgrades it first.
     pub async fn make(config: Config, shards: Option<u16>) -> Result<Self, Failure> {
-        let file = File::create(file_of(&config)?, durability(&config)).await?;
-        schema::migrate(&file, shards).await?;
+        let file = File::create(file_of(&config)?, config.store.durability).await?;
+        sqlite::schema::migrate(&file, shards).await?;
         Self::on(config, Arc::new(file)).await
     }
 
     async fn on(config: Config, file: Arc<File>) -> Result<Self, Failure> {
         let ledger = SqliteLedger::over(file.clone()).await?;
-        let shards = ledger.installation().shards;
-        let settings = EmbeddedSettings::new(shards, config.store.outbox_bound, Clock::System);
+        let Installation { id, shards } = ledger.installation();
+        let run_id = RunId(format!("journal-{id}"));
+        let bound = config.store.outbox_bound;
+        let settings = EmbeddedSettings::new(run_id, shards, bound, Clock::System);
         let journal = Arc::new(SqliteJournal::new(file.clone()));
         let store = EmbeddedStore::open(journal, settings).await?;
         let ledger = Arc::new(AnyLedger::Sqlite(ledger));
@@ -106,9 +109,28 @@ impl Place {
         }
     }
 
+    /// Creates or upgrades the ledger. Says what it is, and of which schema.
+    pub async fn migrate(&self, shards: Option<u16>) -> Result<(Installation, i64), Failure> {
+        Ok(match &self.file {
+            Some(file) => (
+                sqlite::schema::migrate(file, shards).await?,
+                sqlite::schema::newest(),
+            ),
+            None => (
+                postgres::schema::migrate(connect::ledger_url(&self.config)?, shards).await?,
+                postgres::schema::newest(),
+            ),
+        })
+    }
+
     /// The ledger, for those who change it.
     pub async fn admin(&self) -> Result<&Admin, Failure> {
-        let connect = async || Ok(Admin::connect(connect::ledger_url(&self.config)?).await?);
+        let connect = async || {
+            Ok(match &self.file {
+                Some(file) => Admin::over(file.clone()).await?,
+                None => Admin::connect(connect::ledger_url(&self.config)?).await?,
+            })
+        };
         self.admin.get_or_try_init(connect).await
     }
 
@@ -153,13 +175,6 @@ fn file_of(config: &Config) -> Result<&Path, Failure> {
         LedgerUrl::Memory | LedgerUrl::Postgres(_) => Err(Failure::Usage(
             "this configuration's ledger is not a file".into(),
         )),
-    }
-}
-
-fn durability(config: &Config) -> file::Durability {
-    match config.store.durability {
-        Durability::Process => file::Durability::Process,
-        Durability::Power => file::Durability::Power,
     }
 }
 

@@ -10,6 +10,7 @@ use sqlx::postgres::PgConnectOptions;
 use super::error::Problem;
 use super::raw::{RawLedger, RawStore};
 use super::{Secret, Standing, choice, number, time};
+use crate::ledger::sqlite::file::Durability;
 use crate::money::Nanos;
 
 /// Where the ledger is, where nothing is said about it.
@@ -42,15 +43,6 @@ pub struct StoreConfig {
     pub bounded_credits: Nanos,
     /// Where calls are written down that go on without it.
     pub bounded_journal: PathBuf,
-}
-
-/// What an answer of the embedded store survives (rule 28).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// The end of the process, however it comes.
-    Process,
-    /// The end of the machine, too: each group of answers waits for the disk.
-    Power,
 }
 
 /// What happens to calls while the store is away.

@@ -21,7 +21,7 @@ mod route;
 mod secret;
 mod source;
 
-pub use backends::{Durability, LedgerConfig, LedgerUrl, StoreConfig, StoreDown, StoreUrl};
+pub use backends::{LedgerConfig, LedgerUrl, StoreConfig, StoreDown, StoreUrl};
 pub use error::ConfigError;
 pub use listen::Listen;
 pub use route::{Charge, Credential, Meter, Route, UnknownPaths, Unpriced, Upstream};

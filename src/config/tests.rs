@@ -1,6 +1,7 @@
 //! A configuration means what it says, or says what is wrong with it and where.
 
 use super::*;
+use crate::ledger::sqlite::file::Durability;
 use crate::money::Nanos;
 
 const SHIPPED: &str = include_str!("../../config/default.toml");

@@ -13,6 +13,7 @@ use crate::quota::{
     ShardId, Store, StoreChange, StoreError,
 };
 
+pub mod admin;
 mod any;
 mod applier;
 pub mod audit;
@@ -176,7 +177,12 @@ pub trait Ledger: Send + Sync {
                     Looked::Agreed(epoch) => return Ok(Checked::Agreed(epoch)),
                     Looked::Refused(reason) => return Ok(Checked::Refused(reason)),
                     Looked::Open { header, reason } => {
-                        tracing::warn!(%shard, epoch = %header.epoch, reason, "a new epoch begins");
+                        // The first one is the beginning of everything, and nothing to worry about.
+                        if header.epoch == Epoch(1) {
+                            tracing::debug!(%shard, reason, "its first epoch begins");
+                        } else {
+                            tracing::warn!(%shard, epoch = %header.epoch, reason, "a new epoch begins");
+                        }
                         store.open(shard, &header).await?;
                     }
                 }

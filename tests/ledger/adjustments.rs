@@ -1,6 +1,6 @@
 //! What an operator puts right by hand moves the wallet once, and says why.
 
-use tollgate::ledger::postgres::admin::{Adjusted, Admin, NewAdjustment};
+use tollgate::ledger::admin::{Adjusted, Admin, NewAdjustment};
 use tollgate::ledger::{Ledger, LedgerError};
 use tollgate::money::{MAX_AMOUNT, Nanos};
 use tollgate::quota::AccountId;

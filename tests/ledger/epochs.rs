@@ -218,3 +218,28 @@ pub async fn what_was_read_in_an_earlier_epoch_of_a_server_is_refused(world: Wor
     world.assert_one(&account).await;
     assert_eq!(world.balance(&account).await, 87);
 }
+
+pub async fn what_two_servers_that_parted_have_numbered_alike_is_all_recorded(world: World) {
+    let (world, account) = used(world).await;
+    let shard = world.shard(&account);
+    // What ends now, the replica never hears of.
+    let replica = store_with(&world, &account, |_| {}).await;
+    let unheard = world.hold(&account, 10).await;
+    world.settle(&account, unheard, 5).await;
+
+    let replica = world.over_store(replica).await;
+    replica.loader.load(&account).await.unwrap();
+    let heard = replica.hold(&account, 10).await;
+    replica.settle(&account, heard, 7).await;
+    replica.assert_one(&account).await;
+
+    // The first server is in use again, and nobody is left who would settle again what it had acknowledged.
+    let checked = world.ledger.check(shard, &*world.store).await.unwrap();
+    assert_eq!(checked, Checked::Agreed(Epoch(3)));
+    world.store.adopt(shard, Epoch(3));
+    assert_eq!(world.flush(&account).await, 1);
+    world.loader.load(&account).await.unwrap();
+    world.assert_one(&account).await;
+    assert_eq!(world.balance(&account).await, 100 - 8 - 7 - 5);
+    assert_eq!(world.records(&account).await.len(), 3);
+}

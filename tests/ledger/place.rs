@@ -9,6 +9,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection, PgPool, SqliteConnection};
 use tempfile::TempDir;
 use tollgate::clock::UnixMs;
+use tollgate::ledger::admin::Admin;
 use tollgate::ledger::posting::Posting;
 use tollgate::ledger::sqlite::file::{Durability, File, begin};
 use tollgate::ledger::{AnyLedger, PostgresLedger, SqliteLedger, postgres, sqlite};
@@ -86,18 +87,18 @@ impl Place {
         }
     }
 
+    pub async fn admin(&self) -> Admin {
+        let admin = match self {
+            Self::Postgres { url, .. } => Admin::connect(url).await,
+            Self::Sqlite { file, .. } => Admin::over(file.clone()).await,
+        };
+        admin.unwrap()
+    }
+
     /// For what is PostgreSQL's alone.
     pub fn pool(&self) -> &PgPool {
         match self {
             Self::Postgres { pool, .. } => pool,
-            Self::Sqlite { .. } => panic!("this test is of PostgreSQL"),
-        }
-    }
-
-    /// For what is PostgreSQL's alone.
-    pub fn url(&self) -> &str {
-        match self {
-            Self::Postgres { url, .. } => url,
             Self::Sqlite { .. } => panic!("this test is of PostgreSQL"),
         }
     }

@@ -64,11 +64,15 @@ properties! {
         rebuilds_at_once_end_in_one_epoch,
         another_installation_is_not_touched_even_to_rebuild,
         what_was_read_in_an_earlier_epoch_of_a_server_is_refused,
+        what_two_servers_that_parted_have_numbered_alike_is_all_recorded,
     }
     expiry {
         what_is_left_of_an_expired_lot_becomes_breakage_once,
         lots_expire_by_themselves_whether_their_account_is_live_or_cold,
         only_expired_lots_with_something_left_are_listed_and_no_more_than_asked_for,
+    }
+    unreadable {
+        what_nobody_can_read_is_forgotten_once_it_is_put_aside,
     }
     postings {
         the_usage_of_an_account_in_one_flush_is_one_posting_that_its_records_name,

@@ -70,9 +70,7 @@ impl Store for Garbled {
     }
 }
 
-#[tokio::test]
-async fn what_nobody_can_read_is_forgotten_once_it_is_put_aside() {
-    let world = World::new().await;
+pub async fn what_nobody_can_read_is_forgotten_once_it_is_put_aside(world: World) {
     let account = world.account(&[100]).await;
     let shard = world.shard(&account);
     let id = world.hold(&account, 10).await;
@@ -94,10 +92,18 @@ async fn what_nobody_can_read_is_forgotten_once_it_is_put_aside() {
     let row = world.ledger.row(shard).await.unwrap();
     assert_eq!(row.flushed_seq, garbage.seq);
     // Once more by itself, as a flusher finds it that died before it could forget.
-    store.garbage.lock().push(garbage);
+    store.garbage.lock().push(garbage.clone());
     assert_eq!(flusher.flush(shard).await.unwrap(), Flushed::Drained(1));
     let listed = world.admin().await.quarantined(shard, OutSeq(0)).await;
     assert_eq!(listed.unwrap().len(), 1);
+    // Another one under the same number, from a server that parted from this one and came back.
+    store.garbage.lock().push(Unreadable {
+        raw: vec![0xc2],
+        ..garbage
+    });
+    assert_eq!(flusher.flush(shard).await.unwrap(), Flushed::Drained(1));
+    let listed = world.admin().await.quarantined(shard, OutSeq(0)).await;
+    assert_eq!(listed.unwrap().len(), 2);
     assert_eq!(world.records(&account).await, [("settled".into(), 7, 7)]);
 }
 

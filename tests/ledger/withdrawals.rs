@@ -1,6 +1,6 @@
 //! Void and refund: asked for by the ledger, taken by the store, done once (rule 27).
 
-use tollgate::ledger::postgres::admin::{Admin, Asked, NewWithdrawal};
+use tollgate::ledger::admin::{Admin, Asked, NewWithdrawal};
 use tollgate::ledger::postgres::change::LockedShard;
 use tollgate::ledger::{Ledger, LedgerError};
 use tollgate::money::{MAX_AMOUNT, Nanos};

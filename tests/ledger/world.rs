@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use tollgate::clock::{Clock, UnixMs};
+use tollgate::ledger::admin::Admin;
 use tollgate::ledger::audit::{Page, compare};
-use tollgate::ledger::postgres::admin::Admin;
 use tollgate::ledger::{AnyLedger, Applier, Flushed, Flusher, Keeper, Ledger, Loader};
 use tollgate::money::{Amount, Nanos};
 use tollgate::quota::embedded::EmbeddedStore;
@@ -86,9 +86,9 @@ impl World {
         EmbeddedStore::in_memory(SHARDS, 1000, Clock::Manual(self.time.clone()))
     }
 
-    /// The commands of PostgreSQL, over the same ledger.
+    /// What the commands do, over the same ledger.
     pub async fn admin(&self) -> Admin {
-        Admin::connect(self.place.url()).await.unwrap()
+        self.place.admin().await
     }
 
     async fn over(place: Place, store: Arc<EmbeddedStore>, time: Arc<AtomicI64>) -> Self {

@@ -19,8 +19,8 @@ use tollgate::quota::redis::{ClockSource, RedisSettings};
 use tollgate::quota::{
     AccountId, AccountImage, Admission, ApplyAnswer, ChangeBody, ChangeSeq, Count, CounterBalance,
     CounterKey, Detail, Epoch, ExpiredLot, Header, Line, LoadAnswer, Lot, LotId, Mode, Moved,
-    OutSeq, Outcome, Overdue, Progress, ReservationId, Reserve, STORE_FORMAT, Settle, ShardId,
-    Snapshot, Status, Store, StoreChange, Version, Window, Withdrawal, WithdrawalReason,
+    OutSeq, Outcome, Overdue, Progress, ReservationId, Reserve, RunId, STORE_FORMAT, Settle,
+    ShardId, Snapshot, Status, Store, StoreChange, Version, Window, Withdrawal, WithdrawalReason,
 };
 use uuid::Uuid;
 
@@ -54,7 +54,7 @@ fn the_embedded_store_answers_as_the_engine_does_that_never_stopped() {
         // Small, so that snapshots are made, too.
         let settings = EmbeddedSettings {
             snapshot_after_bytes: 1024,
-            ..EmbeddedSettings::new(1, OUTBOX_BOUND, clock)
+            ..EmbeddedSettings::new(RunId("a journal".into()), 1, OUTBOX_BOUND, clock)
         };
         EmbeddedStore::open(journal, settings).await.unwrap()
     };

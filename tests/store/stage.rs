@@ -12,8 +12,8 @@ use tollgate::quota::{
     AccountId, AccountImage, AccountView, Admission, ApplyAnswer, ChangeBody, ChangeSeq, Count,
     Detail, EndedEntry, Entry, EntryKind, Epoch, Header, LapseAnswer, Line, LoadAnswer, Lot, LotId,
     LotState, Mode, Moved, OutSeq, Outcome, Overdue, Progress, Progressed, ReservationId, Reserve,
-    Reserved, STORE_FORMAT, Seen, Settle, SettleAnswer, ShardId, ShardView, Snapshot, Span, Status,
-    Store, StoreChange, Version,
+    Reserved, RunId, STORE_FORMAT, Seen, Settle, SettleAnswer, ShardId, ShardView, Snapshot, Span,
+    Status, Store, StoreChange, Version,
 };
 use uuid::Uuid;
 
@@ -51,7 +51,8 @@ impl Stage<EmbeddedStore> {
     pub async fn embedded() -> Self {
         let hand = Arc::new(AtomicI64::new(SOME_DAY));
         let clock = Clock::Manual(hand.clone());
-        let settings = EmbeddedSettings::new(SHARDS, OUTBOX_BOUND, clock);
+        let settings =
+            EmbeddedSettings::new(RunId("a journal".into()), SHARDS, OUTBOX_BOUND, clock);
         let file = InFile::new().await;
         let store = EmbeddedStore::open(file.journal.clone(), settings).await;
         Self {

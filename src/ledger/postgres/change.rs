@@ -147,6 +147,6 @@ pub(super) async fn after(
 }
 
 /// A shard's number as its column has it; the schema bounds it to 16384.
-pub(super) fn column(shard: ShardId) -> i16 {
+pub(in crate::ledger) fn column(shard: ShardId) -> i16 {
     i16::try_from(shard.0).unwrap_or(i16::MAX)
 }

@@ -17,17 +17,17 @@ use crate::quota::{
 };
 
 pub mod account;
-pub mod admin;
 mod books;
 pub mod change;
 mod check;
 mod commit;
+pub(super) mod moment;
 mod own;
-mod quarantine;
+pub(super) mod quarantine;
 pub mod schema;
 mod usage;
-mod wire;
-mod write;
+pub(super) mod wire;
+pub(super) mod write;
 
 use wire::{Reads, Wire};
 

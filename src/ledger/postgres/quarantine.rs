@@ -14,13 +14,14 @@ use super::commit::decide_and_write;
 use super::write::{Unwritten, json, of};
 use crate::ledger::LedgerError;
 use crate::ledger::bounds::can_be_summed;
+use crate::ledger::quarantined::name;
 use crate::quota::{AccountId, Entry, Moved, OutSeq, ShardId, Unreadable};
 
 const PUT: &str = "\
-    INSERT INTO quarantine (shard, seq, account_id, raw, reason, moved) \
-    SELECT $1, seq, account_id, raw, reason, moved::json \
-    FROM UNNEST($2::bigint[], $3::text[], $4::bytea[], $5::text[], $6::text[]) \
-    AS odd (seq, account_id, raw, reason, moved) ON CONFLICT DO NOTHING";
+    INSERT INTO quarantine (id, shard, seq, account_id, raw, reason, moved) \
+    SELECT id, $1, seq, account_id, raw, reason, moved::json \
+    FROM UNNEST($2::uuid[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::text[]) \
+    AS odd (id, seq, account_id, raw, reason, moved) ON CONFLICT DO NOTHING";
 const MOVED: &str = "\
     SELECT account_id, moved FROM quarantine \
     WHERE account_id = ANY($1) AND resolved_at IS NULL AND moved IS NOT NULL ORDER BY shard, seq";
@@ -72,7 +73,7 @@ pub(super) async fn take_in<'a>(
 }
 
 /// Writes entries, or nothing and says what is odd about them.
-pub(super) async fn try_to_write(
+pub(in crate::ledger) async fn try_to_write(
     tx: &mut PgConnection,
     locked: &mut LockedShard,
     entries: &[&Entry],
@@ -124,6 +125,7 @@ pub(super) async fn put(
     }
     sqlx::query(PUT)
         .bind(column(shard))
+        .bind(of(&rows, |row| name(shard, row.seq, &row.raw)))
         .bind(of(&rows, |row| row.seq.0))
         .bind(of(&rows, |row| row.account.map(AccountId::as_str)))
         .bind(of(&rows, |row| row.raw.as_slice()))

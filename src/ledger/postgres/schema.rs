@@ -78,7 +78,9 @@ pub(super) async fn upkeep(conn: &mut PgConnection) -> Result<u64, LedgerError> 
 }
 
 /// What the installation is, once the schema is known to be this program's or a later one's.
-pub(super) async fn look_over(conn: &mut PgConnection) -> Result<Installation, LedgerError> {
+pub(in crate::ledger) async fn look_over(
+    conn: &mut PgConnection,
+) -> Result<Installation, LedgerError> {
     let migrated: bool = sqlx::query_scalar(IS_MIGRATED)
         .fetch_one(&mut *conn)
         .await?;

@@ -74,7 +74,10 @@ pub(super) async fn write(
 
 /// Writes postings: all their entries in one statement, since the schema wants each statement to sum to zero.
 // holds: 6, exact
-pub(super) async fn post(tx: &mut PgConnection, postings: &[Posting]) -> Result<(), Unwritten> {
+pub(in crate::ledger) async fn post(
+    tx: &mut PgConnection,
+    postings: &[Posting],
+) -> Result<(), Unwritten> {
     if postings.is_empty() {
         return Ok(());
     }

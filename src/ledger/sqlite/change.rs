@@ -124,3 +124,8 @@ pub(super) async fn after(
         })
         .collect()
 }
+
+/// A shard's number as its column has it.
+pub(in crate::ledger) fn column(shard: ShardId) -> u16 {
+    shard.0
+}

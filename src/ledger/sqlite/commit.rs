@@ -51,7 +51,8 @@ pub(super) async fn commit(
         .filter(|entry| locked.row.is_news(entry));
     let fresh: Vec<&Entry> = fresh.collect();
     let taken = quarantine::take_in(&mut tx, &mut locked, &fresh).await?;
-    let unreadable = outbox.unreadable.iter().filter(|odd| odd.seq > flushed);
+    // Nobody can tell of which epoch they are, so whatever their number, they are put aside, each once.
+    let unreadable = outbox.unreadable.iter();
     // Where only a part of the entries was looked at, what comes after it waits for the next flush.
     let unreadable = unreadable.filter(|odd| taken.is_all || Some(odd.seq) < taken.upto);
     let unreadable: Vec<&Unreadable> = unreadable.collect();

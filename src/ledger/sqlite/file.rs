@@ -30,7 +30,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(1500);
 const READ_CONNECTIONS: u32 = 4;
 const BEGIN: &str = "BEGIN IMMEDIATE";
 
-/// What a transaction that was committed survives (rule 28).
+/// What survives once it is committed (rule 28).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     /// The end of the process, however it comes.

@@ -25,11 +25,12 @@ mod check;
 mod commit;
 pub mod file;
 pub mod journal;
+pub(super) mod moment;
 mod own;
-mod quarantine;
+pub(super) mod quarantine;
 pub mod schema;
 mod usage;
-mod write;
+pub(super) mod write;
 
 use file::File;
 

@@ -15,11 +15,12 @@ use super::commit::decide_and_write;
 use super::write::text;
 use crate::ledger::LedgerError;
 use crate::ledger::bounds::can_be_summed;
+use crate::ledger::quarantined::name;
 use crate::ledger::unwritten::Unwritten;
 use crate::quota::{AccountId, Entry, Moved, OutSeq, ShardId, Unreadable};
 
 const PUT: &str = "\
-    INSERT INTO quarantine (shard, seq, account_id, raw, reason, moved) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+    INSERT INTO quarantine (id, shard, seq, account_id, raw, reason, moved) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
     ON CONFLICT DO NOTHING";
 const MOVED: &str = "\
     SELECT account_id, moved FROM quarantine \
@@ -73,7 +74,7 @@ pub(super) async fn take_in<'a>(
 }
 
 /// Writes entries, or nothing and says what is odd about them.
-pub(super) async fn try_to_write(
+pub(in crate::ledger) async fn try_to_write(
     tx: &mut SqliteConnection,
     locked: &mut LockedShard,
     entries: &[&Entry],
@@ -130,6 +131,7 @@ async fn put_one(
 ) -> Result<(), LedgerError> {
     tracing::error!(%shard, %seq, reason, "an entry of the outbox is put into quarantine");
     sqlx::query(PUT)
+        .bind(name(shard, seq, &raw))
         .bind(shard.0)
         .bind(seq.0)
         .bind(account.map(AccountId::as_str))

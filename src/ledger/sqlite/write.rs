@@ -72,7 +72,10 @@ pub(super) async fn write(
 }
 
 /// Opens the postings, enters what they move, and closes them, which the schema refuses where a sum is not zero.
-pub(super) async fn post(tx: &mut SqliteConnection, postings: &[Posting]) -> Result<(), Unwritten> {
+pub(in crate::ledger) async fn post(
+    tx: &mut SqliteConnection,
+    postings: &[Posting],
+) -> Result<(), Unwritten> {
     let mut rows = Vec::new();
     let mut entries = Vec::new();
     for posting in postings {

@@ -43,6 +43,8 @@ const SNAPSHOT_AFTER_BYTES: u64 = 8 * 1024 * 1024;
 /// How an embedded store is run.
 #[derive(Debug, Clone)]
 pub struct EmbeddedSettings {
+    /// What the journal is called for ever, as a server names itself.
+    pub run_id: RunId,
     /// How many shards there are.
     pub shards: u16,
     /// How many entries may wait in a shard's outbox before it takes no more holds.
@@ -55,8 +57,9 @@ pub struct EmbeddedSettings {
 
 impl EmbeddedSettings {
     /// The usual ones.
-    pub fn new(shards: u16, outbox_bound: u64, clock: Clock) -> Self {
+    pub fn new(run_id: RunId, shards: u16, outbox_bound: u64, clock: Clock) -> Self {
         Self {
+            run_id,
             shards,
             outbox_bound,
             clock,
@@ -70,7 +73,7 @@ pub struct EmbeddedStore {
     shards: Arc<Shards>,
     /// `None` where nothing is written down.
     journal: Option<Writing>,
-    /// Made anew at each opening: an opening is another server to the ledger (rule 21).
+    /// The journal's for ever: whoever opens it goes on where it ended, so to the ledger it is the same server (rule 21).
     run_id: RunId,
     outbox_bound: u64,
     clock: Clock,
@@ -122,6 +125,7 @@ impl EmbeddedStore {
         settings: EmbeddedSettings,
     ) -> Result<Self, RecoveryError> {
         let EmbeddedSettings {
+            run_id,
             shards,
             outbox_bound,
             clock,
@@ -160,7 +164,7 @@ impl EmbeddedStore {
                 snapshots,
                 tasks: tokio::sync::Mutex::new(tasks),
             }),
-            run_id: RunId(Uuid::now_v7().simple().to_string()),
+            run_id,
             outbox_bound,
             clock,
         })

@@ -120,7 +120,12 @@ impl World {
         let hand = Arc::new(AtomicI64::new(at));
         let settings = EmbeddedSettings {
             snapshot_after_bytes: SNAPSHOT_AFTER,
-            ..EmbeddedSettings::new(SHARDS, BOUND, Clock::Manual(hand.clone()))
+            ..EmbeddedSettings::new(
+                RunId("a journal".into()),
+                SHARDS,
+                BOUND,
+                Clock::Manual(hand.clone()),
+            )
         };
         let store = EmbeddedStore::open(journal.clone(), settings)
             .await
@@ -502,7 +507,7 @@ async fn another_format_is_refused_with_what_to_do() {
     for body in left.kept.lock().groups.values_mut() {
         body[0] = 7;
     }
-    let settings = EmbeddedSettings::new(SHARDS, BOUND, Clock::System);
+    let settings = EmbeddedSettings::new(RunId("a journal".into()), SHARDS, BOUND, Clock::System);
     let error = EmbeddedStore::open(left, settings).await.err().unwrap();
     assert_eq!(error, RecoveryError::Format(7));
     let said = error.to_string();

@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rust_decimal::Decimal;
 use sqlx::types::Json;
-use sqlx::{Connection, PgConnection, Row};
 
-use super::prices::{BUMP_CATALOG, LOCK_CATALOG, compare, write};
-use super::{Admin, new_version};
+use super::Admin;
+use super::prices::{bump_catalog, compare, lock_catalog, write};
+use super::tx::{Dialects, Tx, on};
 use crate::catalog::{Catalog, Plan};
 use crate::ledger::LedgerError;
-use crate::ledger::postgres::change::{LockedShard, column};
+use crate::ledger::sql::account_id;
 use crate::price::{PriceEntry, PriceSource};
 use crate::quota::{AccountId, ChangeBody, ShardId};
 
@@ -21,13 +21,16 @@ const PLANS: &str = "\
     SELECT body, (SELECT count(*) FROM account WHERE plan_key = plan.key) AS accounts FROM plan ORDER BY key";
 const ADD_PLAN: &str = "INSERT INTO plan (key, body) VALUES ($1, $2)";
 const EDIT_PLAN: &str = "UPDATE plan SET body = $2, edition = edition + $3 WHERE key = $1";
-const SET_MARKUP: &str = "UPDATE catalog SET markup_percent = $1::text::numeric";
+const SET_MARKUP: Dialects = Dialects {
+    postgres: "UPDATE catalog SET markup_percent = $1::text::numeric",
+    sqlite: "UPDATE catalog SET markup_percent = $1",
+};
 const UNMOVED: &str =
     "SELECT key, edition FROM plan WHERE moved_edition < edition ORDER BY key LIMIT 1";
 const SHARDS_OF_PLAN: &str =
     "SELECT DISTINCT shard FROM account WHERE plan_key = $1 ORDER BY shard";
 const ACCOUNTS_OF_PLAN: &str = "\
-    SELECT id FROM account WHERE shard = $1 AND plan_key = $2 AND id > $3 ORDER BY id LIMIT $4";
+    SELECT id AS account_id FROM account WHERE shard = $1 AND plan_key = $2 AND id > $3 ORDER BY id LIMIT $4";
 const MOVED: &str = "UPDATE plan SET moved_edition = $2 WHERE key = $1 AND moved_edition < $2";
 
 /// Accounts that follow their plan in one transaction.
@@ -88,24 +91,14 @@ impl Difference {
 impl Admin {
     /// Says what a catalogue would change, and changes nothing.
     pub async fn compare_catalog(&self, catalog: &Catalog) -> Result<Vec<Difference>, LedgerError> {
-        self.run(async |conn| {
-            let mut tx = conn.begin().await?;
-            let differences = turn_into(&mut tx, catalog).await?;
-            tx.rollback().await?;
-            Ok(differences)
-        })
-        .await
+        self.rehearse(async |tx: &mut Tx<'_>| turn_into(tx, catalog).await)
+            .await
     }
 
     /// Writes a catalogue and says what changed. Its accounts do not know yet: [`Admin::move_accounts`].
     pub async fn write_catalog(&self, catalog: &Catalog) -> Result<Vec<Difference>, LedgerError> {
-        self.run(async |conn| {
-            let mut tx = conn.begin().await?;
-            let differences = turn_into(&mut tx, catalog).await?;
-            tx.commit().await?;
-            Ok(differences)
-        })
-        .await
+        self.write(async |tx: &mut Tx<'_>| turn_into(tx, catalog).await)
+            .await
     }
 
     /// Tells the accounts of every edited plan, calling `progress` after each batch.
@@ -124,9 +117,12 @@ impl Admin {
                     progress(&followed);
                 }
             }
-            self.run(async |conn| {
-                let done = sqlx::query(MOVED).bind(&plan).bind(edition);
-                Ok::<_, LedgerError>(done.execute(conn).await?)
+            self.write(async |tx: &mut Tx<'_>| {
+                on!(tx, conn => {
+                    let moved = sqlx::query(MOVED).bind(&plan).bind(edition);
+                    moved.execute(conn).await?;
+                });
+                Ok(())
             })
             .await?;
         }
@@ -134,14 +130,18 @@ impl Admin {
     }
 
     async fn unmoved_plan(&self) -> Result<Option<(String, i64)>, LedgerError> {
-        self.run(async |conn| Ok(sqlx::query_as(UNMOVED).fetch_optional(conn).await?))
-            .await
+        self.read(async |tx: &mut Tx<'_>| {
+            Ok(on!(tx, conn => sqlx::query_as(UNMOVED).fetch_optional(conn).await?))
+        })
+        .await
     }
 
     async fn shards_of_plan(&self, plan: &str) -> Result<Vec<ShardId>, LedgerError> {
-        self.run(async |conn| {
-            let shards = sqlx::query_scalar::<_, i16>(SHARDS_OF_PLAN).bind(plan);
-            let shards = shards.fetch_all(conn).await?;
+        self.read(async |tx: &mut Tx<'_>| {
+            let shards: Vec<i16> = on!(tx, conn => {
+                let shards = sqlx::query_scalar(SHARDS_OF_PLAN).bind(plan);
+                shards.fetch_all(conn).await?
+            });
             let shards = shards
                 .into_iter()
                 .map(|shard| u16::try_from(shard).map(ShardId));
@@ -159,42 +159,38 @@ impl Admin {
         plan: &str,
         after: &str,
     ) -> Result<Option<(String, usize)>, LedgerError> {
-        self.run(async |conn| {
-            let mut tx = conn.begin().await?;
+        self.write(async |tx: &mut Tx<'_>| {
             // With the shard locked, none of its accounts can change its plan.
-            let mut row = LockedShard::lock(&mut tx, shard).await?;
-            let accounts: Vec<String> = sqlx::query_scalar(ACCOUNTS_OF_PLAN)
-                .bind(column(shard))
-                .bind(plan)
-                .bind(after)
-                .bind(BATCH)
-                .fetch_all(&mut *tx)
-                .await?;
+            tx.lock(shard).await?;
+            let accounts: Vec<AccountId> = on!(tx, conn, ledger => {
+                let rows = sqlx::query(ACCOUNTS_OF_PLAN)
+                    .bind(ledger::change::column(shard))
+                    .bind(plan)
+                    .bind(after)
+                    .bind(BATCH)
+                    .fetch_all(conn)
+                    .await?;
+                rows.iter().map(account_id).collect::<Result<_, _>>()?
+            });
             let mut changes = Vec::with_capacity(accounts.len());
-            for id in &accounts {
-                let account: AccountId = id
-                    .parse()
-                    .map_err(|_| LedgerError::Nonsense(format!("`{id}` is no account id")))?;
+            for account in accounts {
                 let body = ChangeBody {
-                    snapshot: Some(new_version(&mut tx, &account).await?),
+                    snapshot: Some(tx.new_version(&account).await?),
                     ..ChangeBody::default()
                 };
                 changes.push((account, body));
             }
-            row.append_all(&mut tx, &changes).await?;
-            tx.commit().await?;
-            Ok(accounts.last().map(|last| (last.clone(), accounts.len())))
+            tx.append(shard, &changes).await?;
+            let last = changes.last().map(|(last, _)| last.as_str().to_owned());
+            Ok(last.map(|last| (last, changes.len())))
         })
         .await
     }
 }
 
 /// Turns the ledger's catalogue into this one, within a transaction that the caller ends either way.
-async fn turn_into(
-    tx: &mut PgConnection,
-    catalog: &Catalog,
-) -> Result<Vec<Difference>, LedgerError> {
-    let locked = sqlx::query(LOCK_CATALOG).fetch_one(&mut *tx).await?;
+async fn turn_into(tx: &mut Tx<'_>, catalog: &Catalog) -> Result<Vec<Difference>, LedgerError> {
+    let before = lock_catalog(tx).await?;
     let mut differences = plans(tx, catalog).await?;
     let prices = compare(tx, PriceSource::Catalog, &catalog.prices).await?;
     let mut reloads = !prices.is_empty();
@@ -206,46 +202,48 @@ async fn turn_into(
         differences.extend(prices.retired.into_iter().map(Difference::PriceRetired));
         differences.extend(prices.added.into_iter().map(Difference::PriceAdded));
     }
-    let before: String = locked.try_get("markup_percent")?;
     let before: Decimal = before
         .parse()
         .map_err(|_| LedgerError::Nonsense(format!("a markup of {before} percent")))?;
     let after = catalog.markup_percent;
     if before != after {
-        sqlx::query(SET_MARKUP)
-            .bind(after.to_string())
-            .execute(&mut *tx)
-            .await?;
+        let set = tx.sql(&SET_MARKUP);
+        on!(tx, conn => {
+            sqlx::query(set).bind(after.to_string()).execute(conn).await?;
+        });
         differences.push(Difference::Markup { before, after });
         reloads = true;
     }
     if reloads {
-        sqlx::query(BUMP_CATALOG).execute(tx).await?;
+        bump_catalog(tx).await?;
     }
     Ok(differences)
 }
 
-async fn plans(tx: &mut PgConnection, catalog: &Catalog) -> Result<Vec<Difference>, LedgerError> {
-    let mut known: BTreeMap<String, (Plan, i64)> = BTreeMap::new();
-    for row in sqlx::query(PLANS).fetch_all(&mut *tx).await? {
-        let Json(plan): Json<Plan> = row.try_get("body")?;
-        known.insert(plan.key.clone(), (plan, row.try_get("accounts")?));
-    }
+async fn plans(tx: &mut Tx<'_>, catalog: &Catalog) -> Result<Vec<Difference>, LedgerError> {
+    let known: Vec<(Json<Plan>, i64)> =
+        on!(tx, conn => sqlx::query_as(PLANS).fetch_all(conn).await?);
+    let known = known
+        .into_iter()
+        .map(|(Json(plan), accounts)| (plan.key.clone(), (plan, accounts)));
+    let mut known: BTreeMap<String, (Plan, i64)> = known.collect();
     let mut differences = Vec::new();
     for plan in &catalog.plans {
         match known.remove(&plan.key) {
             None => {
-                let added = sqlx::query(ADD_PLAN).bind(&plan.key).bind(Json(plan));
-                added.execute(&mut *tx).await?;
+                on!(tx, conn => {
+                    let added = sqlx::query(ADD_PLAN).bind(&plan.key).bind(Json(plan));
+                    added.execute(conn).await?;
+                });
                 differences.push(Difference::PlanAdded(plan.clone()));
             }
             Some((before, _)) if before == *plan => {}
             Some((before, accounts)) => {
-                let edited = sqlx::query(EDIT_PLAN)
-                    .bind(&plan.key)
-                    .bind(Json(plan))
-                    .bind(i64::from(concerns_accounts(&before, plan)));
-                edited.execute(&mut *tx).await?;
+                let concerns = i64::from(concerns_accounts(&before, plan));
+                on!(tx, conn => {
+                    let edited = sqlx::query(EDIT_PLAN).bind(&plan.key).bind(Json(plan));
+                    edited.bind(concerns).execute(conn).await?;
+                });
                 differences.push(Difference::PlanChanged {
                     before: before.into(),
                     after: plan.clone().into(),

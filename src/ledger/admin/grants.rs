@@ -3,16 +3,13 @@
 //! Every bound is checked here, before anything is written: what has become a numbered change must never fail in the
 //! store (rule 20).
 
-use sqlx::{PgConnection, Row};
-
+use super::tx::{Tx, on};
 use super::{Admin, no_account};
 use crate::clock::{Clock, UnixMs};
 use crate::ledger::LedgerError;
-use crate::ledger::postgres::account;
-use crate::ledger::postgres::write::post;
 use crate::ledger::posting::Posting;
 use crate::money::{MAX_AMOUNT, Nanos};
-use crate::quota::{AccountId, ChangeBody, Lot, LotId, MAX_LOTS, Moved};
+use crate::quota::{AccountId, ChangeBody, LotId, MAX_LOTS, Moved};
 
 const BY_REF: &str = "\
     SELECT id, amount_nanos FROM credit_grant WHERE account_id = $1 AND source_ref = $2";
@@ -63,20 +60,21 @@ impl Admin {
                 "a grant cannot expire in the past".into(),
             ));
         }
-        self.change(account, async |tx| {
+        self.change(account, async |tx: &mut Tx<'_>| {
             if let Some(lot) = granted_before(tx, account, grant).await? {
                 return Ok((Granted::Already(lot), None));
             }
-            let lots = order(tx, account).await?.len();
+            let lots = tx.lots(account).await?.len();
             if lots >= MAX_LOTS {
                 return Err(LedgerError::Invalid(format!(
                     "`{account}` has {lots} lots with something left, and no more than {MAX_LOTS} are kept apart"
                 )));
             }
             let lot = insert(tx, account, grant).await?;
-            post(tx, &[Posting::of_grant(account, lot, grant.amount)]).await?;
+            tx.post(Posting::of_grant(account, lot, grant.amount))
+                .await?;
             let body = ChangeBody {
-                lots: Some(order(tx, account).await?),
+                lots: Some(tx.lots(account).await?),
                 moved: Moved {
                     lots: vec![(lot, grant.amount)],
                     ..Moved::default()
@@ -92,49 +90,43 @@ impl Admin {
 
 /// The lot that this reason made before. Another amount for the same reason is a mistake, never a second grant.
 async fn granted_before(
-    tx: &mut PgConnection,
+    tx: &mut Tx<'_>,
     account: &AccountId,
     grant: &NewGrant,
 ) -> Result<Option<LotId>, LedgerError> {
     let Some(source_ref) = &grant.source_ref else {
         return Ok(None);
     };
-    let row = sqlx::query(BY_REF)
-        .bind(account.as_str())
-        .bind(source_ref)
-        .fetch_optional(tx)
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    let amount = Nanos(row.try_get("amount_nanos")?);
+    let before: Option<(i64, i64)> = on!(tx, conn => {
+        let before = sqlx::query_as(BY_REF).bind(account.as_str()).bind(source_ref);
+        before.fetch_optional(conn).await?
+    });
+    let Some((lot, amount)) = before else {
+        return Ok(None);
+    };
+    let amount = Nanos(amount);
     if amount != grant.amount {
         return Err(LedgerError::Invalid(format!(
             "`{source_ref}` has granted `{account}` {amount} credits already, not {}",
             grant.amount
         )));
     }
-    Ok(Some(LotId(row.try_get("id")?)))
+    Ok(Some(LotId(lot)))
 }
 
 async fn insert(
-    tx: &mut PgConnection,
+    tx: &mut Tx<'_>,
     account: &AccountId,
     grant: &NewGrant,
 ) -> Result<LotId, LedgerError> {
-    let row = sqlx::query(GRANT)
-        .bind(account.as_str())
-        .bind(grant.amount.0)
-        .bind(grant.priority)
-        .bind(grant.expires_at.map(UnixMs::to_utc))
-        .bind(grant.source_ref.as_deref())
-        .fetch_optional(tx)
-        .await?
-        .ok_or_else(|| no_account(account))?;
-    Ok(LotId(row.try_get("id")?))
-}
-
-/// The lots with something left, in the order they are drawn. One whose time is over stays among them until its expiry
-/// has emptied it (rule 27): the store knows by its own clock that nothing draws on it.
-async fn order(tx: &mut PgConnection, account: &AccountId) -> Result<Vec<Lot>, LedgerError> {
-    let lots = account::lots(tx, account).await?;
-    Ok(lots.into_iter().map(|(lot, _)| lot).collect())
+    let lot = on!(tx, conn, ledger => {
+        let lot = sqlx::query_scalar(GRANT)
+            .bind(account.as_str())
+            .bind(grant.amount.0)
+            .bind(grant.priority)
+            .bind(grant.expires_at.map(ledger::moment::column))
+            .bind(grant.source_ref.as_deref());
+        lot.fetch_optional(conn).await?
+    });
+    lot.map(LotId).ok_or_else(|| no_account(account))
 }

@@ -3,10 +3,10 @@
 //! The ledger only asks for it (rule 27): the store takes what is left when it gets there, and the outbox tells how much
 //! that was.
 
-use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::Admin;
+use super::tx::{Tx, on};
 use crate::ledger::LedgerError;
 use crate::money::{MAX_AMOUNT, Nanos};
 use crate::quota::{AccountId, ChangeBody, LotId, Withdrawal, WithdrawalReason};
@@ -15,8 +15,8 @@ const BY_REF: &str = "\
     SELECT id, lot_id, reason, amount_nanos FROM withdrawal WHERE account_id = $1 AND source_ref = $2";
 // What is pending counts as taken: no more of it may be asked for.
 const LEFT_TO_ASK_FOR: &str = "\
-    SELECT amount_nanos - coalesce( \
-        (SELECT sum(coalesce(taken_nanos, amount_nanos)) FROM withdrawal WHERE lot_id = credit_grant.id), 0)::bigint \
+    SELECT amount_nanos - CAST(coalesce( \
+        (SELECT sum(coalesce(taken_nanos, amount_nanos)) FROM withdrawal WHERE lot_id = credit_grant.id), 0) AS bigint) \
     FROM credit_grant WHERE account_id = $1 AND id = $2";
 // The shard is locked, so the change that asks the store is the next one.
 const ASK: &str = "\
@@ -61,7 +61,7 @@ impl Admin {
                 Nanos(MAX_AMOUNT)
             )));
         }
-        self.change(account, async |tx| {
+        self.change(account, async |tx: &mut Tx<'_>| {
             if let Some(before) = asked_before(tx, account, asked).await? {
                 return Ok((Asked::Already(before), None));
             }
@@ -84,27 +84,27 @@ impl Admin {
 
 /// What this reason asked for before. Anything else for the same reason is a mistake, never a second withdrawal.
 async fn asked_before(
-    tx: &mut PgConnection,
+    tx: &mut Tx<'_>,
     account: &AccountId,
     asked: &NewWithdrawal,
 ) -> Result<Option<Withdrawal>, LedgerError> {
     let Some(source_ref) = &asked.source_ref else {
         return Ok(None);
     };
-    let row = sqlx::query(BY_REF)
-        .bind(account.as_str())
-        .bind(source_ref)
-        .fetch_optional(tx)
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    let reason: String = row.try_get("reason")?;
+    let before: Option<(Uuid, i64, String, i64)> = on!(tx, conn => {
+        let before = sqlx::query_as(BY_REF).bind(account.as_str()).bind(source_ref);
+        before.fetch_optional(conn).await?
+    });
+    let Some((id, lot, reason, amount)) = before else {
+        return Ok(None);
+    };
     let before = Withdrawal {
-        id: row.try_get("id")?,
-        lot: LotId(row.try_get("lot_id")?),
+        id,
+        lot: LotId(lot),
         reason: reason
             .parse()
             .map_err(|()| LedgerError::Nonsense(format!("a withdrawal is a `{reason}`")))?,
-        amount: Nanos(row.try_get("amount_nanos")?),
+        amount: Nanos(amount),
     };
     let is_same = before.lot == asked.lot
         && before.reason == asked.reason
@@ -120,16 +120,15 @@ async fn asked_before(
 
 /// How much is asked for: never more than was granted and not taken out again.
 async fn amount(
-    tx: &mut PgConnection,
+    tx: &mut Tx<'_>,
     account: &AccountId,
     asked: &NewWithdrawal,
 ) -> Result<Nanos, LedgerError> {
     let lot = asked.lot;
-    let left: Option<i64> = sqlx::query_scalar(LEFT_TO_ASK_FOR)
-        .bind(account.as_str())
-        .bind(lot.0)
-        .fetch_optional(tx)
-        .await?;
+    let left: Option<i64> = on!(tx, conn => {
+        let left = sqlx::query_scalar(LEFT_TO_ASK_FOR).bind(account.as_str()).bind(lot.0);
+        left.fetch_optional(conn).await?
+    });
     let left = left
         .map(Nanos)
         .ok_or_else(|| LedgerError::Invalid(format!("`{account}` has no lot {lot}")))?;
@@ -148,19 +147,20 @@ async fn amount(
 }
 
 async fn ask(
-    tx: &mut PgConnection,
+    tx: &mut Tx<'_>,
     account: &AccountId,
     withdrawal: &Withdrawal,
     source_ref: Option<&str>,
 ) -> Result<(), LedgerError> {
-    sqlx::query(ASK)
-        .bind(withdrawal.id)
-        .bind(account.as_str())
-        .bind(withdrawal.lot.0)
-        .bind(withdrawal.reason.as_str())
-        .bind(withdrawal.amount.0)
-        .bind(source_ref)
-        .execute(tx)
-        .await?;
+    on!(tx, conn => {
+        let ask = sqlx::query(ASK)
+            .bind(withdrawal.id)
+            .bind(account.as_str())
+            .bind(withdrawal.lot.0)
+            .bind(withdrawal.reason.as_str())
+            .bind(withdrawal.amount.0)
+            .bind(source_ref);
+        ask.execute(conn).await?;
+    });
     Ok(())
 }

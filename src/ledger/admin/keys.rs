@@ -4,12 +4,13 @@
 //! cached the key looks it up again (rule 13).
 
 use serde::Serialize;
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Admin, no_account};
-use crate::ledger::postgres::change::account_id;
+use super::tx::{Dialects, Tx, on};
+use super::{Admin, no_account, no_moment};
+use crate::ledger::sql::account_id;
 use crate::ledger::{KeyHash, LedgerError};
 use crate::quota::{AccountId, ChangeBody};
 
@@ -20,7 +21,12 @@ const OF_ACCOUNT: &str = "\
     SELECT id, name, last_four, created_at, revoked_at FROM api_key WHERE account_id = $1 ORDER BY created_at, id \
     LIMIT $2";
 const OWNER: &str = "SELECT account_id FROM api_key WHERE id = $1";
-const REVOKE: &str = "UPDATE api_key SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL";
+const REVOKE: Dialects = Dialects {
+    postgres: "UPDATE api_key SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL",
+    sqlite: "\
+        UPDATE api_key SET revoked_at = CAST(round(unixepoch('subsec') * 1000) AS INTEGER) \
+        WHERE id = $1 AND revoked_at IS NULL",
+};
 const BUMP_KEYS: &str = "UPDATE account SET keys_version = keys_version + 1 WHERE id = $1";
 
 /// The most keys a list shows.
@@ -59,16 +65,17 @@ pub struct KeyRow {
 impl Admin {
     /// Takes a key in. The store learns nothing of it: sidecars ask the ledger for keys they do not know.
     pub async fn create_key(&self, account: &AccountId, key: &NewKey) -> Result<(), LedgerError> {
-        self.run(async |conn| {
-            let created = sqlx::query(CREATE)
-                .bind(key.id)
-                .bind(account.as_str())
-                .bind(&key.name)
-                .bind(&key.hash.0[..])
-                .bind(&key.last_four)
-                .execute(conn)
-                .await?;
-            if created.rows_affected() == 0 {
+        self.write(async |tx: &mut Tx<'_>| {
+            let created = on!(tx, conn => {
+                let create = sqlx::query(CREATE)
+                    .bind(key.id)
+                    .bind(account.as_str())
+                    .bind(&key.name)
+                    .bind(&key.hash.0[..])
+                    .bind(&key.last_four);
+                create.execute(conn).await?.rows_affected()
+            });
+            if created == 0 {
                 return Err(no_account(account));
             }
             Ok(())
@@ -81,39 +88,43 @@ impl Admin {
         if !self.has_account(account).await? {
             return Err(no_account(account));
         }
-        self.run(async |conn| {
-            let rows = sqlx::query(OF_ACCOUNT)
-                .bind(account.as_str())
-                .bind(MAX_KEYS_LISTED)
-                .fetch_all(conn)
-                .await?;
-            rows.iter()
-                .map(|row| {
+        self.read(async |tx: &mut Tx<'_>| {
+            on!(tx, conn, ledger => {
+                let rows = sqlx::query(OF_ACCOUNT)
+                    .bind(account.as_str())
+                    .bind(MAX_KEYS_LISTED)
+                    .fetch_all(conn)
+                    .await?;
+                let keys = rows.iter().map(|row| {
                     Ok(KeyRow {
                         id: row.try_get("id")?,
                         name: row.try_get("name")?,
                         last_four: row.try_get("last_four")?,
-                        created_at: row.try_get("created_at")?,
-                        revoked_at: row.try_get("revoked_at")?,
+                        created_at: ledger::moment::read(row, "created_at")?.ok_or_else(no_moment)?,
+                        revoked_at: ledger::moment::read(row, "revoked_at")?,
                     })
-                })
-                .collect()
+                });
+                keys.collect()
+            })
         })
         .await
     }
 
     /// Revokes a key and says whose it was; a key that was revoked before changes nothing.
     pub async fn revoke_key(&self, key: Uuid) -> Result<AccountId, LedgerError> {
-        let owner = self.run(async |conn| owner(conn, key).await).await?;
-        self.change(&owner, async |tx| {
-            let revoked = sqlx::query(REVOKE).bind(key).execute(&mut *tx).await?;
-            if revoked.rows_affected() == 0 {
+        let owner = self.read(async |tx: &mut Tx<'_>| owner(tx, key).await);
+        let owner = owner.await?;
+        self.change(&owner, async |tx: &mut Tx<'_>| {
+            let revoke = tx.sql(&REVOKE);
+            let revoked = on!(tx, conn => {
+                sqlx::query(revoke).bind(key).execute(conn).await?.rows_affected()
+            });
+            if revoked == 0 {
                 return Ok(((), None));
             }
-            sqlx::query(BUMP_KEYS)
-                .bind(owner.as_str())
-                .execute(tx)
-                .await?;
+            on!(tx, conn => {
+                sqlx::query(BUMP_KEYS).bind(owner.as_str()).execute(conn).await?;
+            });
             Ok(((), Some(ChangeBody::default())))
         })
         .await?;
@@ -121,8 +132,10 @@ impl Admin {
     }
 }
 
-async fn owner(conn: &mut PgConnection, key: Uuid) -> Result<AccountId, LedgerError> {
-    let row = sqlx::query(OWNER).bind(key).fetch_optional(conn).await?;
-    let row = row.ok_or_else(|| LedgerError::Invalid(format!("there is no key {key}")))?;
-    account_id(&row)
+async fn owner(tx: &mut Tx<'_>, key: Uuid) -> Result<AccountId, LedgerError> {
+    let owner = on!(tx, conn => {
+        let row = sqlx::query(OWNER).bind(key).fetch_optional(conn).await?;
+        row.as_ref().map(account_id).transpose()?
+    });
+    owner.ok_or_else(|| LedgerError::Invalid(format!("there is no key {key}")))
 }

@@ -3,12 +3,13 @@
 //! An edit is exact at the next reserve on every sidecar, because it bumps the version that each reserve carries.
 
 use serde::Serialize;
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::Row;
 use time::OffsetDateTime;
 
-use super::{Admin, no_account};
+use super::tx::{Tx, on};
+use super::{Admin, no_account, no_moment};
 use crate::ledger::LedgerError;
-use crate::ledger::postgres::change::{LockedShard, column};
+use crate::ledger::sql::account_id;
 use crate::money::Nanos;
 use crate::quota::{AccountId, ChangeBody, Mode, Status};
 
@@ -18,9 +19,10 @@ const EDIT: &str = "\
     UPDATE account SET mode = coalesce($2, mode), status = coalesce($3, status), \
            overage_nanos = coalesce($4, overage_nanos), plan_key = CASE WHEN $5 THEN $6 ELSE plan_key END \
     WHERE id = $1";
-const HAS_PLAN: &str = "SELECT EXISTS (SELECT FROM plan WHERE key = $1)";
+const HAS_PLAN: &str = "SELECT EXISTS (SELECT 1 FROM plan WHERE key = $1)";
+const HAS_ACCOUNT: &str = "SELECT EXISTS (SELECT 1 FROM account WHERE id = $1)";
 const PAGE: &str = "\
-    SELECT id, plan_key, mode, status, created_at FROM account WHERE id > $1 ORDER BY id LIMIT $2";
+    SELECT id AS account_id, plan_key, mode, status, created_at FROM account WHERE id > $1 ORDER BY id LIMIT $2";
 
 /// What an edit changes; `None` leaves it as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -58,23 +60,21 @@ impl Admin {
         account: &AccountId,
         plan: Option<&str>,
     ) -> Result<(), LedgerError> {
-        self.run(async |conn| {
-            let mut tx = conn.begin().await?;
-            let shard = account.shard(self.installation.shards);
+        let shard = account.shard(self.installation.shards);
+        self.write(async |tx: &mut Tx<'_>| {
             // The store learns nothing of it, it is cold there; the lock keeps to the order of all changes.
-            LockedShard::lock(&mut tx, shard).await?;
-            plan_exists(&mut tx, plan).await?;
-            let created = sqlx::query(CREATE)
-                .bind(account.as_str())
-                .bind(column(shard))
-                .bind(plan)
-                .execute(&mut *tx)
-                .await?;
-            if created.rows_affected() == 0 {
+            tx.lock(shard).await?;
+            plan_exists(tx, plan).await?;
+            let created = on!(tx, conn, ledger => {
+                let create = sqlx::query(CREATE).bind(account.as_str());
+                let create = create.bind(ledger::change::column(shard)).bind(plan);
+                create.execute(conn).await?.rows_affected()
+            });
+            if created == 0 {
                 let message = format!("there is an account `{account}` already");
                 return Err(LedgerError::Invalid(message));
             }
-            Ok(tx.commit().await?)
+            Ok(())
         })
         .await
     }
@@ -85,18 +85,20 @@ impl Admin {
         account: &AccountId,
         edit: &AccountEdit,
     ) -> Result<(), LedgerError> {
-        self.change(account, async |tx| {
-            plan_exists(tx, edit.plan.as_ref().and_then(Option::as_deref)).await?;
-            let edited = sqlx::query(EDIT)
-                .bind(account.as_str())
-                .bind(edit.mode.map(mode_word))
-                .bind(edit.status.map(status_word))
-                .bind(edit.overage.map(|overage| overage.0))
-                .bind(edit.plan.is_some())
-                .bind(edit.plan.as_ref().and_then(Option::as_deref))
-                .execute(tx)
-                .await?;
-            if edited.rows_affected() == 0 {
+        self.change(account, async |tx: &mut Tx<'_>| {
+            let plan = edit.plan.as_ref().and_then(Option::as_deref);
+            plan_exists(tx, plan).await?;
+            let edited = on!(tx, conn => {
+                let edited = sqlx::query(EDIT)
+                    .bind(account.as_str())
+                    .bind(edit.mode.map(mode_word))
+                    .bind(edit.status.map(status_word))
+                    .bind(edit.overage.map(|overage| overage.0))
+                    .bind(edit.plan.is_some())
+                    .bind(plan);
+                edited.execute(conn).await?.rows_affected()
+            });
+            if edited == 0 {
                 return Err(no_account(account));
             }
             Ok(((), Some(ChangeBody::default())))
@@ -110,46 +112,47 @@ impl Admin {
         after: Option<&AccountId>,
         max: usize,
     ) -> Result<Vec<AccountRow>, LedgerError> {
-        self.run(async |conn| {
-            let rows = sqlx::query(PAGE)
-                .bind(after.map_or("", AccountId::as_str))
-                .bind(i64::try_from(max).unwrap_or(i64::MAX))
-                .fetch_all(conn)
-                .await?;
-            rows.iter()
-                .map(|row| {
-                    let id: String = row.try_get("id")?;
+        self.read(async |tx: &mut Tx<'_>| {
+            on!(tx, conn, ledger => {
+                let rows = sqlx::query(PAGE)
+                    .bind(after.map_or("", AccountId::as_str))
+                    .bind(i64::try_from(max).unwrap_or(i64::MAX))
+                    .fetch_all(conn)
+                    .await?;
+                let accounts = rows.iter().map(|row| {
                     Ok(AccountRow {
-                        account: id.parse().map_err(|_| {
-                            LedgerError::Nonsense(format!("`{id}` is no account id"))
-                        })?,
+                        account: account_id(row)?,
                         plan: row.try_get("plan_key")?,
                         mode: row.try_get("mode")?,
                         status: row.try_get("status")?,
-                        created_at: row.try_get("created_at")?,
+                        created_at: ledger::moment::read(row, "created_at")?.ok_or_else(no_moment)?,
                     })
-                })
-                .collect()
+                });
+                accounts.collect()
+            })
         })
         .await
     }
 
     /// Whether there is such an account.
     pub async fn has_account(&self, account: &AccountId) -> Result<bool, LedgerError> {
-        self.run(async |conn| {
-            let has = sqlx::query_scalar("SELECT EXISTS (SELECT FROM account WHERE id = $1)");
-            Ok(has.bind(account.as_str()).fetch_one(conn).await?)
+        self.read(async |tx: &mut Tx<'_>| {
+            let has = on!(tx, conn => {
+                let has = sqlx::query_scalar(HAS_ACCOUNT).bind(account.as_str());
+                has.fetch_one(conn).await?
+            });
+            Ok(has)
         })
         .await
     }
 }
 
-async fn plan_exists(tx: &mut PgConnection, plan: Option<&str>) -> Result<(), LedgerError> {
+async fn plan_exists(tx: &mut Tx<'_>, plan: Option<&str>) -> Result<(), LedgerError> {
     let Some(plan) = plan else { return Ok(()) };
-    let has: bool = sqlx::query_scalar(HAS_PLAN)
-        .bind(plan)
-        .fetch_one(tx)
-        .await?;
+    let has: bool = on!(tx, conn => {
+        let has = sqlx::query_scalar(HAS_PLAN).bind(plan);
+        has.fetch_one(conn).await?
+    });
     if has {
         return Ok(());
     }

@@ -2,12 +2,11 @@
 //!
 //! No grant has brought such credit, and no call has used it, so it moves what is owed: a debt below zero is credit.
 
-use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
+use super::tx::{Tx, on};
 use super::{Admin, no_account};
 use crate::ledger::LedgerError;
-use crate::ledger::postgres::write::post;
 use crate::ledger::posting::Posting;
 use crate::money::{MAX_AMOUNT, MAX_BALANCE, Nanos};
 use crate::quota::{AccountId, ChangeBody, Moved};
@@ -66,13 +65,13 @@ impl Admin {
                 "an adjustment has a reason of 1 to {MAX_REASON_CHARS} characters"
             )));
         }
-        self.change(account, async |tx| {
+        self.change(account, async |tx: &mut Tx<'_>| {
             if let Some(id) = adjusted_before(tx, account, adjustment).await? {
                 return Ok((Adjusted::Already(id), None));
             }
             is_within_bounds(tx, account, credit).await?;
             let id = insert(tx, account, adjustment, reason).await?;
-            post(tx, &[Posting::of_adjustment(account, id, credit)]).await?;
+            tx.post(Posting::of_adjustment(account, id, credit)).await?;
             let body = ChangeBody {
                 moved: Moved {
                     debt: -credit,
@@ -90,38 +89,39 @@ impl Admin {
 
 /// The adjustment that this reference made before. Another amount for the same one is a mistake, never a second one.
 async fn adjusted_before(
-    tx: &mut PgConnection,
+    tx: &mut Tx<'_>,
     account: &AccountId,
     adjustment: &NewAdjustment,
 ) -> Result<Option<Uuid>, LedgerError> {
     let Some(source_ref) = &adjustment.source_ref else {
         return Ok(None);
     };
-    let row = sqlx::query(BY_REF)
-        .bind(account.as_str())
-        .bind(source_ref)
-        .fetch_optional(tx)
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    let credit = Nanos(row.try_get("credit_nanos")?);
+    let before: Option<(Uuid, i64)> = on!(tx, conn => {
+        let before = sqlx::query_as(BY_REF).bind(account.as_str()).bind(source_ref);
+        before.fetch_optional(conn).await?
+    });
+    let Some((id, credit)) = before else {
+        return Ok(None);
+    };
+    let credit = Nanos(credit);
     if credit != adjustment.credit {
         return Err(LedgerError::Invalid(format!(
             "`{source_ref}` has adjusted `{account}` by {credit} credits already, not {}",
             adjustment.credit
         )));
     }
-    Ok(Some(row.try_get("id")?))
+    Ok(Some(id))
 }
 
 async fn is_within_bounds(
-    tx: &mut PgConnection,
+    tx: &mut Tx<'_>,
     account: &AccountId,
     credit: Nanos,
 ) -> Result<(), LedgerError> {
-    let debt: Option<i64> = sqlx::query_scalar(DEBT)
-        .bind(account.as_str())
-        .fetch_optional(tx)
-        .await?;
+    let debt: Option<i64> = on!(tx, conn => {
+        let debt = sqlx::query_scalar(DEBT).bind(account.as_str());
+        debt.fetch_optional(conn).await?
+    });
     let debt = debt.ok_or_else(|| no_account(account))?;
     let after = debt.saturating_sub(credit.0);
     if after.unsigned_abs() > MAX_DEBT.unsigned_abs() {
@@ -135,24 +135,23 @@ async fn is_within_bounds(
 }
 
 async fn insert(
-    tx: &mut PgConnection,
+    tx: &mut Tx<'_>,
     account: &AccountId,
     adjustment: &NewAdjustment,
     reason: &str,
 ) -> Result<Uuid, LedgerError> {
     let id = Uuid::now_v7();
-    sqlx::query(ADJUST)
-        .bind(id)
-        .bind(account.as_str())
-        .bind(adjustment.credit.0)
-        .bind(reason)
-        .bind(adjustment.source_ref.as_deref())
-        .execute(&mut *tx)
-        .await?;
-    sqlx::query(MOVE_DEBT)
-        .bind(account.as_str())
-        .bind(adjustment.credit.0)
-        .execute(tx)
-        .await?;
+    on!(tx, conn => {
+        sqlx::query(ADJUST)
+            .bind(id)
+            .bind(account.as_str())
+            .bind(adjustment.credit.0)
+            .bind(reason)
+            .bind(adjustment.source_ref.as_deref())
+            .execute(&mut *conn)
+            .await?;
+        let owed = sqlx::query(MOVE_DEBT).bind(account.as_str()).bind(adjustment.credit.0);
+        owed.execute(conn).await?;
+    });
     Ok(id)
 }
