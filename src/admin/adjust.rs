@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::output::Output;
 use super::place::Place;
 use super::{arguments, catch_up};
-use crate::ledger::postgres::admin::{Adjusted, NewAdjustment};
+use crate::ledger::admin::{Adjusted, NewAdjustment};
 use crate::money::Nanos;
 use crate::quota::AccountId;
 

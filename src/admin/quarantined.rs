@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::output::Output;
 use super::place::Place;
 use crate::ledger::Ledger;
-use crate::ledger::postgres::admin::Retried;
+use crate::ledger::admin::Retried;
 use crate::quota::{AccountId, OutSeq, ShardId};
 
 /// `flush --quarantined`: tries all of it again, and says of each entry what came of it.

@@ -10,7 +10,7 @@ use super::catch_up;
 use super::failure::Failure;
 use super::output::Output;
 use super::place::Place;
-use crate::ledger::postgres::admin::{Asked, NewWithdrawal};
+use crate::ledger::admin::{Asked, NewWithdrawal};
 use crate::money::Nanos;
 use crate::quota::{AccountId, LotId, WithdrawalReason};
 
