@@ -17,8 +17,8 @@ use crate::quota::{AccountId, ChangeSeq, OutSeq, ShardId, Store, StoreError};
 
 /// How often long work says how far it is.
 const SAY_EACH: Duration = Duration::from_secs(2);
-/// How long a change may wait for the store before that is a finding: a sidecar applies it much sooner.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a change may wait for the store before that is a finding: longer than a sidecar's slow round takes.
+const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_EACH: Duration = Duration::from_millis(100);
 /// So many drifts are explained from the ledger's history; where there are more, the history explains nothing.
 const EXPLAINED: usize = 100;
@@ -49,6 +49,7 @@ pub(super) async fn run(
         accounts: 0,
         live_accounts: 0,
         cold: Vec::new(),
+        waiting: Vec::new(),
         found: Found::default(),
         said_at: Instant::now(),
     };
@@ -64,6 +65,7 @@ pub(super) async fn run(
             verify.shard(shard, &Page::After(None)).await?;
         }
     }
+    verify.wait().await?;
     verify.say_cold();
     let accounts = verify.accounts;
     match verify.found.summary(accounts) {
@@ -108,11 +110,18 @@ impl Found {
         }
         if *stopped > 0 {
             parts.push(format!(
-                "{stopped} shards of the store do not follow the ledger: mend the change that stops each, or start a sidecar"
+                "{stopped} shards of the store do not follow the ledger: mend the change that stops each; where no sidecar runs, `tollgate flush` applies them"
             ));
         }
         Some(parts.join("; "))
     }
+}
+
+/// A change that the store had not applied when its shard was looked at.
+struct Waits {
+    shard: ShardId,
+    seq: ChangeSeq,
+    since: Instant,
 }
 
 struct Verify<'a> {
@@ -124,6 +133,7 @@ struct Verify<'a> {
     live_accounts: usize,
     /// Shards that begin a new epoch, each with the reason.
     cold: Vec<(ShardId, String)>,
+    waiting: Vec<Waits>,
     found: Found,
     said_at: Instant,
 }
@@ -224,40 +234,53 @@ impl Verify<'_> {
         }
     }
 
-    /// Whether the ledger's changes can reach the store (rule 20). What only waits is no finding until it has waited too
-    /// long; what nobody can read stops the shard for good, and its books with it.
+    /// Whether the ledger's changes can be read: what nobody can read stops the shard for good, and its books with it
+    /// (rule 20). One that waits is a term of every sum, and is looked at again in the end.
     async fn follows(&mut self, shard: ShardId) -> Result<bool, Failure> {
-        let waiting_since = Instant::now();
-        let mut waiting: Option<ChangeSeq> = None;
-        loop {
-            let header = self.live.store.view(shard).await?.header;
-            let applied = header.map_or(ChangeSeq(0), |header| header.applied_seq);
-            let next = self.live.ledger.changes_after(shard, applied, 1).await;
-            let (reason, readable) = match next {
-                Ok(changes) => match changes.first() {
-                    None => return Ok(true),
-                    Some(change) if waiting.is_some_and(|first| first != change.seq) => {
-                        return Ok(true);
-                    }
-                    Some(change) if waiting_since.elapsed() < PATIENCE => {
-                        waiting = Some(change.seq);
-                        sleep(LOOK_EACH).await;
-                        continue;
-                    }
-                    Some(change) => {
-                        let seq = change.seq;
-                        (format!("the store does not take change {seq}"), true)
-                    }
-                },
-                Err(LedgerError::Nonsense(reason)) => (reason, false),
-                Err(error) => return Err(error.into()),
-            };
-            self.found.stopped += 1;
-            let value = json!({ "what": "applier", "shard": shard, "reason": reason });
-            let text = format!("the applier of shard {shard} is stopped by a change: {reason}");
-            self.output.answer(&value, &text)?;
-            return Ok(readable);
+        let applied = self.applied(shard).await?;
+        match self.live.ledger.changes_after(shard, applied, 1).await {
+            Ok(changes) => {
+                let waits = changes.first().map(|change| Waits {
+                    shard,
+                    seq: change.seq,
+                    since: Instant::now(),
+                });
+                self.waiting.extend(waits);
+                Ok(true)
+            }
+            Err(LedgerError::Nonsense(reason)) => {
+                self.say_stopped(shard, &reason)?;
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether the store takes what waited for it.
+    async fn wait(&mut self) -> Result<(), Failure> {
+        for Waits { shard, seq, since } in std::mem::take(&mut self.waiting) {
+            while self.applied(shard).await? < seq {
+                if since.elapsed() >= PATIENCE {
+                    let reason = format!("the store has not taken change {seq} for {PATIENCE:?}");
+                    self.say_stopped(shard, &reason)?;
+                    break;
+                }
+                sleep(LOOK_EACH).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn applied(&self, shard: ShardId) -> Result<ChangeSeq, Failure> {
+        let header = self.live.store.view(shard).await?.header;
+        Ok(header.map_or(ChangeSeq(0), |header| header.applied_seq))
+    }
+
+    fn say_stopped(&mut self, shard: ShardId, reason: &str) -> Result<(), Failure> {
+        self.found.stopped += 1;
+        let value = json!({ "what": "applier", "shard": shard, "reason": reason });
+        let text = format!("the applier of shard {shard} is stopped by a change: {reason}");
+        self.output.answer(&value, &text)
     }
 
     async fn say(&mut self, mut drift: Drift) -> Result<(), Failure> {

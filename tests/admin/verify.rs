@@ -1,10 +1,12 @@
 //! `verify` and `flush`: store and ledger add up, whatever is on its way, and what does not is named.
 
+use std::process::Stdio;
 use std::sync::Arc;
 
 use serde_json::Value;
 use tollgate::quota::Store;
 
+use super::Installation;
 use super::customer::Customer;
 
 #[tokio::test]
@@ -155,6 +157,23 @@ async fn a_balance_that_was_changed_behind_everybodys_back_is_a_drift() {
         .filter_map(|drift| drift["what"].as_str())
         .collect();
     assert_eq!(named, ["entries_of_lot", "lot"]);
+}
+
+#[tokio::test]
+async fn a_change_that_only_waits_for_the_store_is_no_finding() {
+    let customer = Customer::new().await;
+    let (place, id) = (&customer.place, customer.id.as_str());
+    let away = Installation::over(place.database.clone(), "redis://127.0.0.1:1".into());
+    assert_eq!(away.value(&["grant", id, "1"])["pending"], true);
+    let verify = place
+        .command(&["verify"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    place.says(&["flush"]);
+    let verified = verify.wait_with_output().unwrap();
+    assert!(verified.status.success(), "{verified:?}");
+    place.says(&["verify"]);
 }
 
 #[tokio::test]
