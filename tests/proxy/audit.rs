@@ -162,6 +162,28 @@ async fn the_auditor_counts_a_drift_and_says_it_once_by_name() {
 }
 
 #[tokio::test]
+async fn a_shard_that_nobody_can_read_does_not_keep_the_others_from_the_audit() {
+    let installation = served(&server().url()).await;
+    let accounts = [(); 8].map(|()| installation.account("1"));
+    let config = installation.config(&Settings::default());
+    let sidecar = Sidecar::start_with(&config, &[OFTEN]);
+    let odd = "WITH next AS (
+            UPDATE shard SET last_change = last_change + 1
+            WHERE id = (SELECT shard FROM account WHERE id = $1) RETURNING id, last_change
+        )
+        INSERT INTO store_change (shard, seq, account_id, body)
+        SELECT id, last_change, $1, '{\"moved\": \"nonsense\"}' FROM next";
+    sql(&installation, odd, &accounts[0]).await;
+    let elsewhere = "UPDATE account SET debt_nanos = 3 WHERE id = ( \
+        SELECT max(id) FROM account WHERE shard <> (SELECT shard FROM account WHERE id = $1))";
+    sql(&installation, elsewhere, &accounts[0]).await;
+    until("the drift elsewhere is found", async || {
+        (metric(&sidecar, "tollgate_audit_drift").await == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_wiped_store_is_no_drift_and_a_rebuild_makes_it_whole() {
     let redis = Server::start();
     let installation = served(&redis.url()).await;
