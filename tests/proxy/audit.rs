@@ -107,6 +107,50 @@ async fn verify_finds_nothing_while_calls_grants_and_audits_go_on() {
     installation.verify();
 }
 
+#[tokio::test]
+async fn a_store_that_restarts_or_is_emptied_is_never_a_drift() {
+    let mut redis = Server::start();
+    let installation = served(&redis.url()).await;
+    let config = installation.config(&Settings::default());
+    let sidecar = Sidecar::start_with(&config, &[OFTEN]);
+    let account = installation.account("1000");
+    let audits = std::thread::spawn(move || {
+        for round in 0..AUDITS {
+            let ran = run(&config, &["verify"]);
+            // 3 while it is away: then there is nothing to find.
+            assert_ne!(ran.status.code(), Some(1), "round {round}: {ran:?}");
+            if round % 4 == 1 {
+                let _: String = redis.command(&["FLUSHALL"]);
+            } else if round % 4 == 3 {
+                redis.kill();
+                redis.restart();
+            }
+        }
+        redis
+    });
+    let calls = async || {
+        while !audits.is_finished() {
+            let answer = account.chat(&sidecar, &chat(5)).send().await;
+            assert!(
+                [200, 503].contains(&answer.status.as_u16()),
+                "{}",
+                answer.text()
+            );
+        }
+    };
+    futures_util::future::join_all((0..CALLERS).map(|_| calls())).await;
+    let _redis = audits.join().expect("no audit found anything");
+    sidecar.until_ready_is(200).await;
+    account.until_nothing_held().await;
+    installation.run(&["flush"]);
+    installation.verify();
+    assert!(
+        !sidecar.said().contains("does not add up"),
+        "{}",
+        sidecar.said()
+    );
+}
+
 async fn metric(sidecar: &Sidecar, name: &str) -> u64 {
     let page = get(format!("{}/metrics", sidecar.health))
         .send()
