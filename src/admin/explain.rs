@@ -1,4 +1,5 @@
-//! `explain`: why an account has what it has: every limit, lot and open reservation, and all that is still on its way.
+//! `explain`: why an account has what it has: every limit, lot and open reservation, and all that is still on its way;
+//! or what became of a reservation.
 //!
 //! It loads nothing and changes nothing: an account that no call has loaded yet is explained from the ledger.
 
@@ -7,6 +8,7 @@ use uuid::Uuid;
 
 use super::arguments;
 use super::failure::Failure;
+use super::history;
 use super::output::{Output, Table};
 use super::place::{Glance, Place};
 use super::show::{Shown, nobody};
@@ -83,7 +85,42 @@ struct PendingQuarantined {
     reason: String,
 }
 
-pub(super) async fn run(place: &Place, id: &AccountId, output: &Output) -> Result<(), Failure> {
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  tollgate explain acme
+  tollgate explain 0198c5f0-6f3e-7c41-9d0a-2b8e64d1a7f3 --json
+
+A reservation's id is in the answer's header x-tollgate-reservation, and is that of its usage record.";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The account's id, or the id of a reservation that has ended.
+    #[arg(value_name = "ACCOUNT|RESERVATION")]
+    subject: AccountId,
+}
+
+pub(super) async fn run(
+    place: &Place,
+    arguments: &Arguments,
+    output: &Output,
+) -> Result<(), Failure> {
+    let subject = &arguments.subject;
+    let Ok(reservation) = Uuid::try_parse(subject.as_str()) else {
+        return account(place, subject, output).await;
+    };
+    if history::tell(place, ReservationId(reservation), output).await? {
+        return Ok(());
+    }
+    if place.ledger().await?.image(subject).await?.is_none() {
+        return Err(Failure::Usage(format!(
+            "there is no account `{subject}`, and no record of such a reservation: while it is open, or on its way to \
+             the ledger, it is explained with its account"
+        )));
+    }
+    account(place, subject, output).await
+}
+
+async fn account(place: &Place, id: &AccountId, output: &Output) -> Result<(), Failure> {
     let ledger = place.ledger().await?;
     let image = ledger.image(id).await?.ok_or_else(|| nobody(id))?;
     let withdrawals = image.withdrawals.iter().map(PendingWithdrawal::of);
@@ -131,8 +168,8 @@ async fn seen(
     let shard = id.shard(live.store.shards());
     match live.glance(shard).await? {
         Glance::Live => {}
-        Glance::Unused => return Ok(None),
-        Glance::Lost(reason) => return Err(Failure::lost(shard, reason)),
+        Glance::Unused | Glance::Cold(_) => return Ok(None),
+        Glance::Refused(reason) => return Err(Failure::refused(shard, reason)),
     }
     let now = live.store.view(shard).await?.now;
     let page = Page::Only(id.clone());

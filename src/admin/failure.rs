@@ -1,5 +1,6 @@
 //! How a command fails, and the exit code that says so: the only place that knows exit codes.
 
+use std::fmt::Display;
 use std::io;
 
 use super::output::Output;
@@ -8,10 +9,6 @@ use crate::ledger::{ApplyError, CheckError, FlushError, LedgerError, LoadError};
 use crate::proxy::ServeError;
 use crate::quota::embedded::RecoveryError;
 use crate::quota::{ShardId, StoreError};
-
-/// What to do about a shard whose state is lost; a new one is not made, because it would hold credit that was spent.
-pub(super) const LOST: &str = "Is [store] url the Redis that this ledger was used with? If it lost its state, bring back its append-only file: \
-     until then its calls get 503, and no grant reaches it.";
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +45,12 @@ impl Failure {
         Self::Usage(format!("`tollgate {command}` is not built yet"))
     }
 
-    /// The store is there, but not with what the ledger expects of it.
-    pub fn lost(shard: ShardId, reason: String) -> Self {
-        Self::Store(StoreError::Lost { shard, reason })
+    /// The store is there, but another installation's.
+    pub fn refused(shard: ShardId, reason: impl Display) -> Self {
+        Self::Store(StoreError::Away(format!(
+            "its shard {shard} is not this installation's: {reason}. Are [store] url and prefix those that this ledger \
+             was used with?"
+        )))
     }
 
     /// Tells people why, and machines how.
@@ -72,7 +72,9 @@ impl Failure {
             Self::Store(StoreError::Away(_)) => Some(
                 "Is [store] url right, and does Redis answer there? The embedded store needs its file, and space on its disk.",
             ),
-            Self::Store(StoreError::Lost { .. }) => Some(LOST),
+            Self::Store(StoreError::Lost { .. }) => Some(
+                "A new epoch began meanwhile: try again. What the store had lost is loaded from the ledger.",
+            ),
             _ => None,
         }
     }

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use super::failure::Failure;
 use super::output::Output;
 use super::place::{Live, Place};
+use super::quarantined;
 use super::serve::told_to_stop;
 use crate::clock::Clock;
 use crate::ledger::{AnyLedger, Flushed, Flusher, Keeper};
@@ -16,12 +17,18 @@ use crate::quota::{AnyStore, ShardId, Store};
 
 /// How long a watch rests between two rounds.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often a shard may move to another server while it is flushed.
+const SERVERS: usize = 8;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Go on until SIGTERM or Ctrl-C, a round a second.
     #[arg(long)]
     pub(super) watch: bool,
+    /// Try the entries in quarantine again, once what `tollgate verify` says of them is mended; those that are still
+    /// refused stay there, and exit code 1 says so.
+    #[arg(long, conflicts_with = "watch")]
+    quarantined: bool,
 }
 
 pub(super) async fn run(
@@ -29,6 +36,9 @@ pub(super) async fn run(
     arguments: &Arguments,
     output: &Output,
 ) -> Result<(), Failure> {
+    if arguments.quarantined {
+        return quarantined::retry(place, output).await;
+    }
     let live = place.live().await?;
     if !arguments.watch {
         return round(live).await?.say(output);
@@ -78,19 +88,33 @@ async fn round(live: &Live) -> Result<Done, Failure> {
     let flusher = flusher(live);
     let mut done = Done::default();
     for shard in (0..live.store.shards()).map(ShardId) {
-        live.check(shard).await?;
-        match flusher.flush(shard).await? {
-            Flushed::Drained(entries) => done.entries += entries,
-            Flushed::Busy => done.busy += 1,
-            Flushed::OtherServer => {
-                let reason = "it moved to another server while it was flushed";
-                return Err(Failure::lost(shard, reason.into()));
-            }
+        match self::shard(live, &flusher, shard).await? {
+            Some(entries) => done.entries += entries,
+            None => done.busy += 1,
         }
         // What the ledger decided otherwise than the store must reach the store (rule 24).
         live.applier.apply_shard(shard).await?;
     }
     Ok(done)
+}
+
+/// Carries what a shard has; `None`: another flusher is at it.
+pub(super) async fn shard(
+    live: &Live,
+    flusher: &Flusher<AnyStore, AnyLedger>,
+    shard: ShardId,
+) -> Result<Option<usize>, Failure> {
+    for _ in 0..SERVERS {
+        live.check(shard).await?;
+        match flusher.flush(shard).await? {
+            Flushed::Drained(entries) => return Ok(Some(entries)),
+            Flushed::Busy => return Ok(None),
+            Flushed::OtherServer => {}
+        }
+    }
+    Err(Failure::Away(format!(
+        "shard {shard} moves from server to server: try again"
+    )))
 }
 
 /// Carries what is in the store of this command's configuration.

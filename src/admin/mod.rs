@@ -11,9 +11,9 @@ use self::failure::Failure;
 use self::output::Output;
 use self::place::Place;
 use crate::config::Config;
-use crate::quota::AccountId;
 
 mod account;
+mod adjust;
 mod apply;
 mod arguments;
 mod catch_up;
@@ -24,18 +24,21 @@ mod explain;
 mod failure;
 mod flush;
 mod grant;
+mod history;
 mod key;
 mod lease;
 mod migrate;
 mod output;
 mod owner;
 mod place;
+mod quarantined;
 mod rebuild;
 mod secret;
 mod serve;
 mod show;
 mod usage;
 mod verify;
+mod withdraw;
 
 pub use secret::KeySecret;
 
@@ -59,8 +62,11 @@ Look after it:
   tollgate key list acme
   tollgate explain acme
   tollgate usage acme --by day
+  tollgate withdraw acme 17 refund --source-ref refund-9
+  tollgate adjust acme 2.5 --reason \"the outage of May\" --source-ref ticket-7
   tollgate verify
   tollgate flush
+  tollgate flush --quarantined
   tollgate rebuild
 
 Exit codes: 0 done, 1 a check failed, 2 wrong usage or configuration, 3 a dependency is away.";
@@ -109,16 +115,21 @@ enum Command {
     /// Grant credit to an account.
     #[command(after_help = grant::EXAMPLES)]
     Grant(grant::Arguments),
+    /// Take credit out of a lot again: a void, or a refund.
+    #[command(after_help = withdraw::EXAMPLES)]
+    Withdraw(withdraw::Arguments),
+    /// Give or take credit by hand, beside all grants.
+    #[command(after_help = adjust::EXAMPLES)]
+    Adjust(adjust::Arguments),
     /// Drain the store's outbox to the ledger. Sidecars do that by themselves: this is for when none is running.
     Flush(flush::Arguments),
     /// List an account's usage, a record a line, or sum it up.
     #[command(after_help = usage::EXAMPLES)]
     Usage(usage::Arguments),
-    /// Explain an account: every limit, lot and open reservation, and all that is still on its way. Nothing is changed.
-    Explain {
-        /// The account's id.
-        account: AccountId,
-    },
+    /// Explain an account: every limit, lot and open reservation, and all that is still on its way. Or a reservation: its
+    /// record, price and postings. Nothing is changed.
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(explain::Arguments),
     /// Audit the ledger against itself and the store against the ledger: one line a drift, and exit code 1 if there is
     /// one. Nothing is changed.
     #[command(after_help = verify::EXAMPLES)]
@@ -191,11 +202,13 @@ async fn run_at(place: &Place, typed: Typed, output: &Output) -> Result<(), Fail
         Command::Account(command) => account::run(place, command, output).await,
         Command::Key(command) => key::run(place, command, output).await,
         Command::Grant(arguments) => grant::run(place, arguments, output).await,
+        Command::Withdraw(arguments) => withdraw::run(place, arguments, output).await,
+        Command::Adjust(arguments) => adjust::run(place, arguments, output).await,
         Command::Flush(arguments) => flush::run(place, &arguments, output).await,
         Command::Verify(arguments) => verify::run(place, &arguments, output).await,
         Command::Prices(_) => Err(Failure::not_built("prices")),
         Command::Usage(arguments) => usage::run(place, &arguments, output).await,
-        Command::Explain { account } => explain::run(place, &account, output).await,
+        Command::Explain(arguments) => explain::run(place, &arguments, output).await,
         Command::Rebuild(arguments) => rebuild::run(place, &arguments, output).await,
     }
 }

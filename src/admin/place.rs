@@ -162,8 +162,10 @@ pub(super) enum Glance {
     Live,
     /// Nobody has ever called.
     Unused,
-    /// The store does not have what the ledger knows it to have; in words.
-    Lost(String),
+    /// The next call begins a new epoch (rule 21), so no account is live; why, in words.
+    Cold(String),
+    /// What is there is not ours to touch; in words.
+    Refused(String),
 }
 
 /// Where an embedded installation's file is.
@@ -194,7 +196,7 @@ impl Live {
                 self.store.adopt(shard, epoch);
                 Ok(())
             }
-            Checked::Refused(reason) => Err(Failure::lost(shard, reason)),
+            Checked::Refused(reason) => Err(Failure::refused(shard, reason)),
         }
     }
 
@@ -219,7 +221,8 @@ impl Live {
                         }
                         Glance::Live
                     }
-                    Looked::Open { reason, .. } | Looked::Refused(reason) => Glance::Lost(reason),
+                    Looked::Open { reason, .. } => Glance::Cold(reason),
+                    Looked::Refused(reason) => Glance::Refused(reason),
                 },
             );
         }

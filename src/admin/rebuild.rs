@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::flush;
 use super::output::Output;
 use super::place::{Live, Place};
-use crate::ledger::{AnyLedger, Checked, Flushed, Flusher, Ledger, Loader};
+use crate::ledger::{AnyLedger, Checked, Flusher, Ledger, Loader};
 use crate::quota::{AccountId, AnyStore, ShardId, Store};
 
 /// Accounts that are listed at once.
@@ -108,11 +108,10 @@ async fn begin(
     flusher: &Flusher<AnyStore, AnyLedger>,
     shard: ShardId,
 ) -> Result<usize, Failure> {
-    live.check(shard).await?;
     let before = drain(live, flusher, shard).await?;
     match live.ledger.rebuild(shard, &*live.store).await? {
         Checked::Agreed(epoch) => live.store.adopt(shard, epoch),
-        Checked::Refused(reason) => return Err(Failure::lost(shard, reason)),
+        Checked::Refused(reason) => return Err(Failure::refused(shard, reason)),
     }
     let after = drain(live, flusher, shard).await?;
     // What the ledger decided otherwise than the store must reach the store (rule 24).
@@ -127,16 +126,15 @@ async fn drain(
 ) -> Result<usize, Failure> {
     let began = Instant::now();
     loop {
-        match flusher.flush(shard).await? {
-            Flushed::Drained(entries) => return Ok(entries),
-            Flushed::Busy if began.elapsed() < PATIENCE => sleep(LOOK_EACH).await,
-            Flushed::OtherServer if began.elapsed() < PATIENCE => live.check(shard).await?,
-            Flushed::Busy | Flushed::OtherServer => {
-                return Err(Failure::Away(format!(
-                    "the outbox of shard {shard} could not be drained: others are at it all the time"
-                )));
-            }
+        if let Some(entries) = flush::shard(live, flusher, shard).await? {
+            return Ok(entries);
         }
+        if began.elapsed() > PATIENCE {
+            return Err(Failure::Away(format!(
+                "the outbox of shard {shard} could not be drained: others are at it all the time"
+            )));
+        }
+        sleep(LOOK_EACH).await;
     }
 }
 

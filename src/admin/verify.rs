@@ -10,14 +10,15 @@ use tokio::time::sleep;
 use super::failure::Failure;
 use super::output::Output;
 use super::place::{Glance, Live, Place};
+use super::quarantined;
 use crate::ledger::audit::{self, Depth, Drift, Page};
 use crate::ledger::{Ledger, LedgerError};
-use crate::quota::{AccountId, ChangeSeq, OutSeq, ShardId, Store};
+use crate::quota::{AccountId, ChangeSeq, OutSeq, ShardId, Store, StoreError};
 
 /// How often long work says how far it is.
 const SAY_EACH: Duration = Duration::from_secs(2);
-/// How long a change may wait for the store before that is a finding: a sidecar applies it much sooner.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a change may wait for the store before that is a finding: longer than a sidecar's slow round takes.
+const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_EACH: Duration = Duration::from_millis(100);
 /// So many drifts are explained from the ledger's history; where there are more, the history explains nothing.
 const EXPLAINED: usize = 100;
@@ -46,6 +47,9 @@ pub(super) async fn run(
         live: place.live().await?,
         output,
         accounts: 0,
+        live_accounts: 0,
+        cold: Vec::new(),
+        waiting: Vec::new(),
         found: Found::default(),
         said_at: Instant::now(),
     };
@@ -61,10 +65,15 @@ pub(super) async fn run(
             verify.shard(shard, &Page::After(None)).await?;
         }
     }
+    verify.wait().await?;
+    verify.say_cold();
     let accounts = verify.accounts;
     match verify.found.summary(accounts) {
         Some(summary) => Err(Failure::Check(summary)),
-        None => output.people(&format!("{accounts} accounts, no drift.")),
+        None => output.people(&format!(
+            "{accounts} accounts, no drift; {} of them live in the store.",
+            verify.live_accounts
+        )),
     }
 }
 
@@ -73,7 +82,7 @@ pub(super) async fn run(
 struct Found {
     drifts: usize,
     quarantined: usize,
-    lost: usize,
+    refused: usize,
     stopped: usize,
 }
 
@@ -82,10 +91,10 @@ impl Found {
         let Self {
             drifts,
             quarantined,
-            lost,
+            refused,
             stopped,
         } = self;
-        if drifts + quarantined + lost + stopped == 0 {
+        if drifts + quarantined + refused + stopped == 0 {
             return None;
         }
         let mut parts = vec![format!("{drifts} drifts in {accounts} accounts")];
@@ -94,19 +103,25 @@ impl Found {
                 "{quarantined} entries are in quarantine: mend what is wrong and run `tollgate flush --quarantined`"
             ));
         }
-        if *lost > 0 {
+        if *refused > 0 {
             parts.push(format!(
-                "{lost} shards of the store have lost their state, so theirs was not audited: a sidecar heals that, or \
-                 `tollgate rebuild`"
+                "{refused} shards of the store are not this installation's: see [store] url and prefix"
             ));
         }
         if *stopped > 0 {
             parts.push(format!(
-                "{stopped} shards do not follow the ledger: mend the change that stops each"
+                "{stopped} shards of the store do not follow the ledger: mend the change that stops each; where no sidecar runs, `tollgate flush` applies them"
             ));
         }
         Some(parts.join("; "))
     }
+}
+
+/// A change that the store had not applied when its shard was looked at.
+struct Waits {
+    shard: ShardId,
+    seq: ChangeSeq,
+    since: Instant,
 }
 
 struct Verify<'a> {
@@ -114,6 +129,11 @@ struct Verify<'a> {
     live: &'a Live,
     output: &'a Output,
     accounts: usize,
+    /// So many of them the store has: of the others there is nothing to compare with.
+    live_accounts: usize,
+    /// Shards that begin a new epoch, each with the reason.
+    cold: Vec<(ShardId, String)>,
+    waiting: Vec<Waits>,
     found: Found,
     said_at: Instant,
 }
@@ -125,17 +145,28 @@ impl Verify<'_> {
         match self.live.glance(shard).await? {
             Glance::Live => {}
             Glance::Unused => return Ok(()),
-            Glance::Lost(reason) => {
-                self.found.lost += 1;
+            Glance::Cold(reason) => {
+                self.cold.push((shard, reason));
+                return Ok(());
+            }
+            Glance::Refused(reason) => {
+                self.found.refused += 1;
                 let value = json!({ "what": "shard", "shard": shard, "reason": reason });
-                let text = format!("shard {shard} has lost its state: {reason}");
+                let text =
+                    format!("shard {shard} of the store is not this installation's: {reason}");
                 return self.output.answer(&value, &text);
             }
         }
-        if self.follows(shard).await? {
-            self.store(shard, page.clone()).await?;
+        if !self.follows(shard).await? {
+            return Ok(());
         }
-        Ok(())
+        match self.store(shard, page.clone()).await {
+            Err(Failure::Store(StoreError::Lost { reason, .. })) => {
+                self.cold.push((shard, reason));
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 
     /// The ledger against itself.
@@ -161,6 +192,7 @@ impl Verify<'_> {
             let (store, ledger) = (&*self.live.store, &self.live.ledger);
             let books = ledger.books(shard, store, &page).await?;
             for (books, view) in &books {
+                self.live_accounts += usize::from(view.is_some());
                 for drift in audit::compare(books, view.as_ref()) {
                     self.say(drift).await?;
                 }
@@ -195,58 +227,87 @@ impl Verify<'_> {
                 let value = json!({
                     "what": "quarantined", "account": account, "shard": shard, "seq": seq, "reason": reason,
                 });
-                let of = account.map_or_else(
-                    || format!("shard {shard}"),
-                    |account| format!("account {account}"),
-                );
-                let text = format!("{of}, entry {seq} is in quarantine: {reason}");
+                let of = quarantined::named(shard, seq, entry.account.as_ref());
+                let text = format!("{of} is in quarantine: {reason}");
                 self.output.answer(&value, &text)?;
             }
         }
     }
 
-    /// Whether the ledger's changes can reach the store (rule 20). What only waits is no finding until it has waited too
-    /// long; what nobody can read stops the shard for good, and its books with it.
+    /// Whether the ledger's changes can be read: what nobody can read stops the shard for good, and its books with it
+    /// (rule 20). One that waits is a term of every sum, and is looked at again in the end.
     async fn follows(&mut self, shard: ShardId) -> Result<bool, Failure> {
-        let waiting_since = Instant::now();
-        let mut waiting: Option<ChangeSeq> = None;
-        loop {
-            let header = self.live.store.view(shard).await?.header;
-            let applied = header.map_or(ChangeSeq(0), |header| header.applied_seq);
-            let next = self.live.ledger.changes_after(shard, applied, 1).await;
-            let (reason, readable) = match next {
-                Ok(changes) => match changes.first() {
-                    None => return Ok(true),
-                    Some(change) if waiting.is_some_and(|first| first != change.seq) => {
-                        return Ok(true);
-                    }
-                    Some(change) if waiting_since.elapsed() < PATIENCE => {
-                        waiting = Some(change.seq);
-                        sleep(LOOK_EACH).await;
-                        continue;
-                    }
-                    Some(change) => {
-                        let seq = change.seq;
-                        (format!("the store does not take change {seq}"), true)
-                    }
-                },
-                Err(LedgerError::Nonsense(reason)) => (reason, false),
-                Err(error) => return Err(error.into()),
-            };
-            self.found.stopped += 1;
-            let value = json!({ "what": "applier", "shard": shard, "reason": reason });
-            let text = format!("the applier of shard {shard} is stopped by a change: {reason}");
-            self.output.answer(&value, &text)?;
-            return Ok(readable);
+        let applied = self.applied(shard).await?.unwrap_or_default();
+        match self.live.ledger.changes_after(shard, applied, 1).await {
+            Ok(changes) => {
+                let waits = changes.first().map(|change| Waits {
+                    shard,
+                    seq: change.seq,
+                    since: Instant::now(),
+                });
+                self.waiting.extend(waits);
+                Ok(true)
+            }
+            Err(LedgerError::Nonsense(reason)) => {
+                self.say_stopped(shard, &reason)?;
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether the store takes what waited for it.
+    async fn wait(&mut self) -> Result<(), Failure> {
+        for Waits { shard, seq, since } in std::mem::take(&mut self.waiting) {
+            // A store that lost its header begins a new epoch, with all changes in it.
+            while self
+                .applied(shard)
+                .await?
+                .is_some_and(|applied| applied < seq)
+            {
+                if since.elapsed() >= PATIENCE {
+                    let reason = format!("the store has not taken change {seq} for {PATIENCE:?}");
+                    self.say_stopped(shard, &reason)?;
+                    break;
+                }
+                sleep(LOOK_EACH).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn applied(&self, shard: ShardId) -> Result<Option<ChangeSeq>, Failure> {
+        let header = self.live.store.view(shard).await?.header;
+        Ok(header.map(|header| header.applied_seq))
+    }
+
+    fn say_stopped(&mut self, shard: ShardId, reason: &str) -> Result<(), Failure> {
+        self.found.stopped += 1;
+        let value = json!({ "what": "applier", "shard": shard, "reason": reason });
+        let text = format!("the applier of shard {shard} is stopped by a change: {reason}");
+        self.output.answer(&value, &text)
     }
 
     async fn say(&mut self, mut drift: Drift) -> Result<(), Failure> {
         self.found.drifts += 1;
         if self.found.drifts <= EXPLAINED {
-            drift.blame(self.live.ledger.trace(&drift).await?);
+            // A drift without an explanation is one all the same.
+            let clues = self.live.ledger.trace(&drift).await;
+            drift.blame(clues.unwrap_or_default());
         }
         self.output.answer(&drift, &drift.to_string())
+    }
+
+    /// A store that is new to the ledger, or lost what it had, is no drift: the next call begins a new epoch there, in
+    /// which every account is loaded from the ledger.
+    fn say_cold(&self) {
+        if let Some((shard, reason)) = self.cold.first() {
+            let shards = self.cold.len();
+            self.output.note(&format!(
+                "{shards} shards begin a new epoch with their next call, so the store has nothing to compare there yet: \
+                 shard {shard}, because {reason}"
+            ));
+        }
     }
 
     fn say_how_far(&mut self) {

@@ -88,21 +88,33 @@ impl<S: Store, L: Ledger> Auditor<S, L> {
                 (ShardId(state.shard), state.after.clone())
             };
             let page = Page::After(after);
-            let looked = if self.is_free(shard).await? {
-                self.look(shard, &page).await?
-            } else {
-                Vec::new()
-            };
+            let looked = self.look_if_free(shard, &page).await;
             let mut state = self.state.lock();
-            state.after = looked.last().cloned();
-            if looked.is_empty() {
+            let last = looked.as_ref().ok().and_then(|looked| looked.last());
+            state.after = last.cloned();
+            if last.is_none() {
+                // What cannot be read in one shard must not keep the others from being audited.
                 state.shard = (shard.0 + 1) % self.store.shards().max(1);
-                continue;
             }
-            (self.tell)(looked.len(), state.drifting.len());
-            return Ok(looked.len());
+            let looked = looked?.len();
+            if looked > 0 {
+                (self.tell)(looked, state.drifting.len());
+                return Ok(looked);
+            }
         }
         Ok(0)
+    }
+
+    async fn look_if_free(
+        &self,
+        shard: ShardId,
+        page: &Page,
+    ) -> Result<Vec<AccountId>, CheckError> {
+        if self.is_free(shard).await? {
+            self.look(shard, page).await
+        } else {
+            Ok(Vec::new())
+        }
     }
 
     /// Whether a shard can be looked at now.
@@ -121,14 +133,15 @@ impl<S: Store, L: Ledger> Auditor<S, L> {
         for (books, view) in &books {
             drifts.extend(audit::compare(books, view.as_ref()));
         }
+        // What the one has read of and the other has not is looked at the next time.
+        let looked: BTreeSet<AccountId> = books.iter().map(|(of, _)| of.account.clone()).collect();
+        drifts.retain(|drift| looked.contains(&drift.account));
         let mut drifting = by_account(drifts);
         for drift in drifting.values_mut().flatten() {
             // A drift without an explanation is one all the same.
             let clues = self.ledger.trace(drift).await;
             drift.blame(clues.unwrap_or_default());
         }
-        let mut looked: BTreeSet<AccountId> = sums.accounts.into_iter().collect();
-        looked.extend(books.into_iter().map(|(books, _)| books.account));
         self.remember(&looked, drifting);
         Ok(looked.into_iter().collect())
     }

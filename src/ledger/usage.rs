@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::decide::{Taken, correction_id};
 use super::{AnyLedger, LedgerError};
 use crate::clock::UnixMs;
 use crate::money::Nanos;
-use crate::quota::AccountId;
+use crate::price::PriceEntry;
+use crate::quota::{AccountId, LotId, ReservationId};
 
 /// Lines of one page: so much is in memory at once.
 pub const PAGE: usize = 500;
@@ -93,6 +95,46 @@ pub struct RecordLine {
     pub corrects: Option<Uuid>,
 }
 
+/// One record of a reservation, with all that the ledger did for it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HistoryLine {
+    /// Whose.
+    pub account: AccountId,
+    /// The record itself, or its correction.
+    pub record: RecordLine,
+    /// What it took from which lot, as debt, and of which counter.
+    pub taken: Taken,
+    /// The price it was charged by; `None` where it had none.
+    pub price: Option<PriceEntry>,
+    /// What was posted for it; `None` where it moved no credit, or is from before there were postings.
+    pub posting: Option<PostingLine>,
+}
+
+/// A posting: all records of its account that came in one flush, or a correction alone.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PostingLine {
+    /// Its id.
+    pub id: Uuid,
+    /// What for.
+    pub kind: String,
+    /// When it was posted.
+    #[serde(serialize_with = "rfc3339")]
+    pub occurred_at: UnixMs,
+    /// What each book gained; sums to zero.
+    pub entries: Vec<EntryLine>,
+}
+
+/// One entry of a posting.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct EntryLine {
+    /// Which book.
+    pub book: String,
+    /// Which lot, where the book is one.
+    pub lot: Option<LotId>,
+    /// What it gained.
+    pub amount_nanos: Nanos,
+}
+
 /// What several records come to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupLine {
@@ -126,6 +168,17 @@ impl AnyLedger {
             Self::Memory(_) => return Err(in_memory()),
             Self::Postgres(ledger) => ledger.records(of, after).await?,
             Self::Sqlite(ledger) => ledger.records(of, after).await?,
+        };
+        read(&lines)
+    }
+
+    /// What the ledger recorded of a reservation, its correction last; none: it has not ended there.
+    pub async fn history(&self, id: ReservationId) -> Result<Vec<HistoryLine>, LedgerError> {
+        let records = [id.0, correction_id(id)];
+        let lines = match self {
+            Self::Memory(_) => return Err(in_memory()),
+            Self::Postgres(ledger) => ledger.history(records).await?,
+            Self::Sqlite(ledger) => ledger.history(records).await?,
         };
         read(&lines)
     }

@@ -1,5 +1,6 @@
 //! The embedded installation: store and ledger in one file, one process that owns it, and commands that ask it.
 
+mod audit;
 mod lease;
 mod serve;
 

@@ -1,6 +1,7 @@
 //! What callers of the proxy see, through the real binary.
 
 mod answers;
+mod audit;
 mod blind;
 mod bounded;
 mod budget;

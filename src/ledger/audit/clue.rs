@@ -158,11 +158,7 @@ impl Traces {
     pub fn clues(&self, drift: &Drift) -> Result<Vec<Clue>, LedgerError> {
         let thing = drift.of.thing();
         let fits = |amount: i128| amount != 0 && amount.abs() == drift.difference().abs();
-        let mut clues = Vec::new();
-        for (id, amount) in &self.postings {
-            let suspect = Suspect::Posting { id: uuid(id)? };
-            clues.push(clue(suspect, amount)?);
-        }
+        let mut clues = postings_of(&self.postings)?;
         let mut of_records = 0;
         for (id, allocation) in &self.records {
             let taken: Taken = serde_json::from_str(allocation).map_err(nonsense)?;
@@ -207,6 +203,14 @@ pub fn books_of(lines: Vec<(String, String)>) -> Result<Vec<Clue>, LedgerError> 
         .collect()
 }
 
+/// Postings, as a backend reads them: the id, and what each moved of the very thing.
+pub fn postings_of(lines: &[(String, String)]) -> Result<Vec<Clue>, LedgerError> {
+    lines
+        .iter()
+        .map(|(id, amount)| clue(Suspect::Posting { id: uuid(id)? }, amount))
+        .collect()
+}
+
 /// Records, as a backend reads them: the id, and what it charges.
 pub fn records_of(lines: &[(String, String)]) -> Result<Vec<Clue>, LedgerError> {
     lines
@@ -230,7 +234,7 @@ fn moved(moved: &Moved, thing: &Thing) -> i128 {
         Thing::Lot(lot) => of_lot(&moved.lots, *lot),
         Thing::Debt => i128::from(moved.debt.0),
         Thing::Counter(key, start) => of_counter(&moved.counters, key, *start),
-        Thing::Posting(_) | Thing::Records(_) | Thing::Corrections(_) => 0,
+        Thing::Posting(_) | Thing::Records(_) | Thing::Charge(_) | Thing::Corrections(_) => 0,
     }
 }
 

@@ -55,6 +55,11 @@ pub enum Of {
         /// Which; `None`: records without a posting, and none there for them.
         posting: Option<Uuid>,
     },
+    /// What a record charges, against what it says it took from lots and as debt.
+    Charge {
+        /// Which.
+        record: Uuid,
+    },
     /// What the ledger says is left of a lot, against the sum of its entries.
     EntriesOfLot {
         /// Which.
@@ -90,6 +95,8 @@ pub enum Thing {
     Posting(Uuid),
     /// The records of a posting, or those without one.
     Records(Option<Uuid>),
+    /// What a record charges.
+    Charge(Uuid),
     /// The corrections of a record.
     Corrections(Uuid),
 }
@@ -107,6 +114,7 @@ impl Of {
             | Self::RecordsOfCounter { counter, start } => Thing::Counter(counter.clone(), *start),
             Self::Posting { posting } => Thing::Posting(*posting),
             Self::Records { posting } => Thing::Records(*posting),
+            Self::Charge { record } => Thing::Charge(*record),
             Self::Corrections { record } => Thing::Corrections(*record),
         }
     }
@@ -149,6 +157,7 @@ impl fmt::Display for Of {
                 posting: Some(posting),
             } => write!(f, "charges of the records of posting {posting}"),
             Self::Records { posting: None } => f.write_str("charges of records without a posting"),
+            Self::Charge { record } => write!(f, "charge of record {record}"),
             Self::EntriesOfLot { lot } => write!(f, "ledger's balance of lot {lot}"),
             Self::EntriesOfDebt => f.write_str("ledger's balance of debt"),
             Self::RecordsOfCounter { counter, start } => {

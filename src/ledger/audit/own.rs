@@ -31,6 +31,8 @@ pub enum Check {
     Postings,
     /// What records charge is what their posting says was used.
     Records,
+    /// What a record charges is what it took from lots and as debt.
+    Charges,
     /// A lot's balance is the sum of its entries.
     Lots,
     /// What is owed is minus the sum of the entries on debt.
@@ -58,7 +60,9 @@ impl Check {
     pub fn is_of(self, depth: Depth) -> bool {
         match self {
             Self::Postings | Self::Lots | Self::Debt => true,
-            Self::Records | Self::Counters | Self::Corrections => depth == Depth::Records,
+            Self::Records | Self::Charges | Self::Counters | Self::Corrections => {
+                depth == Depth::Records
+            }
         }
     }
 
@@ -93,6 +97,7 @@ impl Check {
                     start: UnixMs(start.parse().map_err(nonsense)?),
                 }
             }
+            Self::Charges => Of::Charge { record: id(name)? },
             Self::Corrections => Of::Corrections { record: id(name)? },
         })
     }
@@ -136,6 +141,8 @@ mod tests {
         assert_eq!((records.expected, records.found), (-5, 12));
         let posting = None;
         assert_eq!(read(Check::Records, "").of, Of::Records { posting });
+        let record = Uuid::from_u128(7);
+        assert_eq!(read(Check::Charges, &hex).of, Of::Charge { record });
         let lot = LotId(3);
         assert_eq!(read(Check::Lots, "3").of, Of::EntriesOfLot { lot });
         let counter = read(Check::Counters, "1000 account/tokens/month");

@@ -38,10 +38,12 @@ pub(super) async fn books<S: Store>(
     store: &S,
     page: &Page,
 ) -> Result<Vec<(Books, Option<AccountView>)>, CheckError> {
-    for _ in 0..LOOKS {
+    for look in 0..LOOKS {
+        // The shorter the page, the likelier it is that nothing moves while it is read.
+        let most = (BATCH >> look).max(1);
         let header = store.view(shard).await?.header;
         let applied = header.map_or(ChangeSeq(0), |header| header.applied_seq);
-        let read = async { of_page(&mut *file.reader().await?, shard, page, applied).await };
+        let read = async { of_page(&mut *file.reader().await?, shard, page, most, applied).await };
         let (before, books) = file::read(read).await?;
         let mut seen = Vec::with_capacity(books.len());
         for books in books {
@@ -59,6 +61,7 @@ async fn of_page(
     conn: &mut SqliteConnection,
     shard: ShardId,
     page: &Page,
+    most: usize,
     applied: ChangeSeq,
 ) -> Result<(ShardRow, Vec<Books>), LedgerError> {
     // In WAL mode a transaction sees the file as it was at its first read.
@@ -71,7 +74,7 @@ async fn of_page(
     let rows = sqlx::query(statement)
         .bind(shard.0)
         .bind(account.map_or("", AccountId::as_str))
-        .bind(i64::try_from(BATCH).unwrap_or(i64::MAX))
+        .bind(i64::try_from(most).unwrap_or(i64::MAX))
         .fetch_all(&mut *tx)
         .await?;
     let mut books = Vec::new();

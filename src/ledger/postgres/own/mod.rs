@@ -119,6 +119,10 @@ async fn traced(conn: &mut PgConnection, drift: &Drift) -> Result<Vec<Clue>, Led
                 .bind(most);
             clue::records_of(&records.fetch_all(&mut *tx).await?)?
         }
+        Thing::Charge(record) => {
+            let posting = sqlx::query_as(traces::POSTING_OF).bind(record);
+            clue::postings_of(&posting.fetch_all(&mut *tx).await?)?
+        }
         Thing::Corrections(record) => {
             let corrections = sqlx::query_as(traces::CORRECTIONS)
                 .bind(account)

@@ -5,9 +5,10 @@
 
 use crate::ledger::audit::Check;
 
-pub(super) const ALL: [(Check, &str); 6] = [
+pub(super) const ALL: [(Check, &str); 7] = [
     (Check::Postings, POSTINGS),
     (Check::Records, RECORDS),
+    (Check::Charges, CHARGES),
     (Check::Lots, LOTS),
     (Check::Debt, DEBT),
     (Check::Counters, COUNTERS),
@@ -31,6 +32,13 @@ const RECORDS: &str = "\
     SELECT account_id, posting_id::text, coalesce(used, 0)::text, coalesce(charged, 0)::text \
     FROM charged FULL JOIN posted USING (account_id, posting_id) \
     WHERE coalesce(used, 0) <> coalesce(charged, 0) LIMIT $2";
+const CHARGES: &str = "\
+    WITH record AS ( \
+        SELECT account_id, id, charged_nanos, (allocation ->> 'debt')::numeric + coalesce( \
+            (SELECT sum((lot ->> 1)::numeric) FROM json_array_elements(allocation -> 'lots') AS lot), 0) AS taken \
+        FROM usage_record WHERE account_id = ANY($1) \
+    ) \
+    SELECT account_id, id::text, taken::text, charged_nanos::text FROM record WHERE taken <> charged_nanos LIMIT $2";
 const LOTS: &str = "\
     WITH posted AS ( \
         SELECT account_id, lot_id, sum(amount_nanos) AS amount FROM ledger_entry \

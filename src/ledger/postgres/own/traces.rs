@@ -10,6 +10,9 @@ pub(super) const RECORDS_OF: &str = "\
       AND coalesce(posting_id, encode(substring(sha256(convert_to('backfill ' || account_id, 'UTF8')) \
               FROM 1 FOR 16), 'hex')::uuid) = $2 \
     ORDER BY abs(charged_nanos) = $3::numeric DESC, occurred_at DESC LIMIT $4";
+pub(super) const POSTING_OF: &str = "\
+    SELECT posting_id::text, amount_nanos::text FROM usage_record JOIN ledger_entry USING (posting_id) \
+    WHERE id = $1 AND book = 'used'";
 pub(super) const CORRECTIONS: &str = "\
     SELECT id::text, charged_nanos::text FROM usage_record WHERE account_id = $1 AND corrects = $2 LIMIT $3";
 // Of the very amount, or of a posting that is odd itself.

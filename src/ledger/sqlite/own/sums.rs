@@ -6,9 +6,10 @@
 
 use crate::ledger::audit::Check;
 
-pub(super) const ALL: [(Check, &str); 6] = [
+pub(super) const ALL: [(Check, &str); 7] = [
     (Check::Postings, POSTINGS),
     (Check::Records, RECORDS),
+    (Check::Charges, CHARGES),
     (Check::Lots, LOTS),
     (Check::Debt, DEBT),
     (Check::Counters, COUNTERS),
@@ -31,6 +32,14 @@ const RECORDS: &str = "\
     SELECT account_id, lower(hex(posting_id)), CAST(coalesce(used, 0) AS TEXT), CAST(coalesce(charged, 0) AS TEXT) \
     FROM charged FULL JOIN posted USING (account_id, posting_id) \
     WHERE coalesce(used, 0) <> coalesce(charged, 0) LIMIT ?2";
+const CHARGES: &str = "\
+    WITH record AS ( \
+        SELECT account_id, id, charged_nanos, allocation ->> 'debt' + coalesce( \
+            (SELECT sum(lot.value ->> 1) FROM json_each(allocation, '$.lots') AS lot), 0) AS taken \
+        FROM usage_record WHERE account_id IN (SELECT value FROM json_each(?1)) \
+    ) \
+    SELECT account_id, lower(hex(id)), CAST(taken AS TEXT), CAST(charged_nanos AS TEXT) \
+    FROM record WHERE taken <> charged_nanos LIMIT ?2";
 const LOTS: &str = "\
     WITH posted AS ( \
         SELECT account_id, lot_id, sum(amount_nanos) AS amount FROM ledger_entry \

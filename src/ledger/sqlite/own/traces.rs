@@ -9,6 +9,9 @@ pub(super) const RECORDS_OF: &str = "\
     WHERE account_id = ?1 AND charged_nanos <> 0 \
       AND posting_id IS ?2 \
     ORDER BY abs(charged_nanos) = CAST(?3 AS INTEGER) DESC, occurred_at DESC LIMIT ?4";
+pub(super) const POSTING_OF: &str = "\
+    SELECT lower(hex(posting_id)), CAST(amount_nanos AS TEXT) FROM usage_record JOIN ledger_entry USING (posting_id) \
+    WHERE id = ?1 AND book = 'used'";
 pub(super) const CORRECTIONS: &str = "\
     SELECT lower(hex(id)), CAST(charged_nanos AS TEXT) FROM usage_record WHERE account_id = ?1 AND corrects = ?2 LIMIT ?3";
 // Of the very amount, or of a posting that is odd itself.
