@@ -349,6 +349,7 @@ impl Ledger for MemoryLedger {
         if !row.is_of(outbox) {
             return Ok(Committed::OtherServer);
         }
+        let stands = row.home.as_ref().map(|home| home.epoch);
         let entries = outbox.entries.iter();
         let fresh: Vec<&Entry> = entries.filter(|entry| row.is_news(entry)).collect();
         let last = fresh.last().map(|entry| entry.seq.max(row.flushed_seq));
@@ -363,7 +364,7 @@ impl Ledger for MemoryLedger {
             EntryKind::Repaid | EntryKind::Expired | EntryKind::Withdrawn(_) => None,
         });
         let known = ended.filter_map(|id| Some((id, state.known.get(&id)?.clone())));
-        let batch = Batch::decided(&fresh, known.collect(), BTreeSet::new());
+        let batch = Batch::decided(&fresh, known.collect(), BTreeSet::new(), stands);
         state.write(shard, batch, last)?;
         Ok(Committed::UpTo {
             entry: last,
