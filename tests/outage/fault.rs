@@ -41,6 +41,7 @@ pub struct Loss {
 #[derive(Debug, Clone, Copy)]
 pub struct Death {
     pub process: usize,
+    pub at: Instant,
 }
 
 /// The seed of this run, as the environment or chance has it.
