@@ -36,6 +36,8 @@ pub use check::{Home, ShardRow};
 pub use flusher::{FlushError, Flushed, Flusher};
 pub use keeper::{Health, Keeper};
 pub use loader::{LoadError, Loader};
+#[cfg(test)]
+pub(crate) use memory::Truth;
 pub use memory::{MemoryLedger, NewGrant};
 pub use postgres::PostgresLedger;
 pub use record::{Numbers, RecordDetail};

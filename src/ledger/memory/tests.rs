@@ -11,7 +11,11 @@ use super::*;
 use crate::clock::Clock;
 use crate::ledger::{Applier, Flushed, Flusher, Keeper, Loader};
 use crate::quota::memory::MemoryStore;
-use crate::quota::{Count, ENDED_MARK_MS, Epoch, Life, Mode, Outcome, Settle, Status, Tenure};
+use crate::money::Amount;
+use crate::quota::{
+    Count, ENDED_MARK_MS, Epoch, Life, Mode, Outcome, ReservationId, Settle, Status, Tenure,
+    Version,
+};
 
 fn snapshot(account: &AccountId) -> Snapshot {
     Snapshot {

@@ -17,6 +17,8 @@ use super::{
 
 mod counters;
 mod ending;
+#[cfg(test)]
+mod faults;
 mod fit;
 mod invariants;
 mod reservation;

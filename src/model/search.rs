@@ -1,0 +1,247 @@
+//! A random search over runs, and the shortest trace that still fails.
+
+use std::time::{Duration, Instant};
+
+use super::action::{Action, Fate};
+use super::cast::{ACCOUNTS, SHARD};
+use super::rules::Rules;
+use super::server::Server;
+use super::world::{Bounds, World};
+use crate::quota::Life;
+
+/// A run that failed.
+#[derive(Debug)]
+pub struct Failure {
+    pub what: String,
+    pub trace: Vec<Action>,
+}
+
+/// Numbers that follow from a seed alone, on every machine (xorshift64*).
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        let mut dice = Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        for _ in 0..8 {
+            dice.next();
+        }
+        dice
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+/// How long a search goes on.
+#[derive(Debug, Clone, Copy)]
+pub enum Until {
+    /// So many runs.
+    Runs(u64),
+    /// So long.
+    Over(Duration),
+}
+
+/// What a search has searched.
+#[derive(Debug, Default)]
+pub struct Searched {
+    pub runs: u64,
+    pub steps: u64,
+    pub failure: Option<Failure>,
+}
+
+/// Runs until something fails, or the time is over.
+pub fn search(rules: Rules, bounds: &Bounds, seed: u64, until: Until) -> Searched {
+    let began = Instant::now();
+    let mut dice = Dice::new(seed);
+    let mut searched = Searched::default();
+    while match until {
+        Until::Runs(runs) => searched.runs < runs,
+        Until::Over(time) => began.elapsed() < time,
+    } {
+        searched.runs += 1;
+        let trace = walk(rules, bounds, &mut dice);
+        searched.steps += trace.len() as u64;
+        if let Err(what) = replay(rules, bounds, &trace) {
+            let trace = shrink(rules, bounds, trace, kind(&what));
+            let what = replay(rules, bounds, &trace).expect_err("it was shrunk to fail");
+            searched.failure = Some(Failure { what, trace });
+            break;
+        }
+    }
+    searched
+}
+
+/// One run; only the steps that were possible.
+fn walk(rules: Rules, bounds: &Bounds, dice: &mut Dice) -> Vec<Action> {
+    let mut world = World::warm(rules, bounds);
+    let length = 10 + dice.below(50);
+    let mut trace = Vec::new();
+    for _ in 0..length {
+        let mut candidates = candidates(&world);
+        while !candidates.is_empty() {
+            let weights = candidates.iter().map(|action| action.weight()).sum();
+            let mut at = dice.below(weights);
+            let chosen = candidates.iter().position(|action| {
+                let here = at < action.weight();
+                at = at.saturating_sub(action.weight());
+                here
+            });
+            let action = candidates.swap_remove(chosen.expect("it is below the sum of weights"));
+            if world.step(action) {
+                trace.push(action);
+                break;
+            }
+        }
+    }
+    trace
+}
+
+/// Takes the steps of a trace, comes to rest and reckons.
+pub fn replay(rules: Rules, bounds: &Bounds, trace: &[Action]) -> Result<(), String> {
+    let mut world = World::warm(rules, bounds);
+    for action in trace {
+        world.step(*action);
+        if let Some(wrong) = world.wrong {
+            return Err(wrong);
+        }
+    }
+    world.reckon()
+}
+
+/// A run in words: after each step, where the servers, the ledger's row and the sidecars are.
+pub fn story(rules: Rules, bounds: &Bounds, failure: &Failure) -> String {
+    let mut world = World::warm(rules, bounds);
+    let mut story = format!("{}\n  {}\n", failure.what, place(&world));
+    for action in &failure.trace {
+        world.step(*action);
+        story += &format!("{action:?}\n  {}\n", place(&world));
+    }
+    story
+}
+
+fn place(world: &World) -> String {
+    let server = |server: &Server| match server.header() {
+        Some(h) => format!("{}: epoch {} out {} applied {}", server.name, h.epoch, h.out_seq, h.applied_seq),
+        None => format!("{}: empty", server.name),
+    };
+    let row = world.truth.row(SHARD);
+    let life = |life: Life| format!("{}/{}", life.epoch, life.tenure);
+    let home = row.home.as_ref().map(|home| (life(home.life), home.run_id.0.clone()));
+    let sides = world.sides.iter().map(|side| (side.server, side.adopted.map(life)));
+    format!(
+        "server {}; old {:?}; row {home:?} flushed {} last {}; sides {:?}",
+        server(&world.current),
+        world.old.as_ref().map(server),
+        row.flushed_seq,
+        row.last_change,
+        sides.collect::<Vec<_>>(),
+    )
+}
+
+/// What kind of failure it is, so that shrinking does not turn one into another.
+fn kind(what: &str) -> &str {
+    what.split(':').next().unwrap_or_default()
+}
+
+/// Leaves out whatever the failure does not need.
+fn shrink(rules: Rules, bounds: &Bounds, mut trace: Vec<Action>, of: &str) -> Vec<Action> {
+    let fails = |trace: &[Action]| {
+        let failed = replay(rules, bounds, trace).err();
+        failed.is_some_and(|what| kind(&what) == of)
+    };
+    let mut size = trace.len() / 2;
+    while size > 0 {
+        let mut at = 0;
+        let mut shorter = false;
+        while at + size <= trace.len() {
+            let mut less = trace.clone();
+            less.drain(at..at + size);
+            if fails(&less) {
+                trace = less;
+                shorter = true;
+            } else {
+                at += 1;
+            }
+        }
+        if !shorter || size > 1 {
+            size /= 2;
+        }
+    }
+    trace
+}
+
+/// All that might be possible; what is not does nothing.
+pub fn candidates(world: &World) -> Vec<Action> {
+    let mut all = vec![Action::Tick, Action::Age, Action::Copy, Action::OldGone];
+    for call in 0..world.calls.len() {
+        let metered = world.calls[call].metered;
+        all.extend([
+            Action::Reserve(call),
+            Action::GiveUp(call),
+            Action::Progress(call, metered),
+            Action::Progress(call, 3),
+            Action::End(call, 0),
+            Action::End(call, 2),
+            Action::End(call, 6),
+            Action::Settle(call),
+            Action::See(call),
+            Action::Drop(call),
+        ]);
+    }
+    for command in &world.net {
+        for fate in [Fate::Heard, Fate::Lost, Fate::Twice, Fate::Late] {
+            all.push(Action::Arrive(command.side, command.verb, fate));
+        }
+    }
+    let late = world.late.iter();
+    all.extend(late.map(|(command, _)| Action::Hear(command.side, command.verb)));
+    for side in 0..world.sides.len() {
+        all.extend(of_side(world, side));
+    }
+    for account in 0..ACCOUNTS {
+        all.extend([
+            Action::Grant(account),
+            Action::Adjust(account, 2),
+            Action::Adjust(account, -3),
+            Action::Withdraw(account),
+        ]);
+    }
+    for name in 0..3 {
+        all.push(Action::Wipe(name));
+        for copy in 0..world.copies.len() {
+            all.push(Action::FailOver(copy, name));
+        }
+    }
+    all
+}
+
+fn of_side(world: &World, side: usize) -> Vec<Action> {
+    let mut all = vec![
+        Action::AskDrained(side),
+        Action::Expire(side),
+        Action::Apply(side),
+        Action::FlushRead(side, 1),
+        Action::FlushRead(side, usize::MAX),
+        Action::FlushCommit(side),
+        Action::FlushForget(side),
+        Action::FlushStop(side),
+        Action::CheckRead(side),
+        Action::CheckSave(side),
+        Action::CheckOpen(side),
+        Action::CheckStop(side),
+        Action::Rebuild(side),
+        Action::Disconnect(side),
+        Action::Crash(side),
+    ];
+    all.extend((0..ACCOUNTS).map(|account| Action::Load(side, account)));
+    all.extend((0..world.calls.len()).map(|call| Action::Sweep(side, call)));
+    all
+}

@@ -1,0 +1,271 @@
+//! What a sidecar does for its calls: the heartbeats, the endings, and what it keeps of them (rules 5 and 23).
+
+use std::rc::Rc;
+
+use super::action::{Fate, Verb};
+use super::cast;
+use super::rules::Rule;
+use super::server::{Answer, Carries, Command};
+use super::world::{Kept, State, World};
+use crate::quota::{LapseAnswer, Life, Progressed, Reserved, SettleAnswer};
+
+impl World {
+    pub fn reserve(&mut self, call: usize) -> bool {
+        let idle = self.calls[call].state == State::Idle;
+        let sent = idle && self.send(self.owner(call), Verb::Reserve(call), Carries::Nothing);
+        if sent {
+            self.calls[call].state = State::Reserving;
+        }
+        sent
+    }
+
+    /// A reserve that timed out may have held something: it is released.
+    pub fn give_up(&mut self, call: usize) -> bool {
+        let waits = self.calls[call].state == State::Reserving;
+        let may = waits && self.sides[self.owner(call)].alive;
+        if may {
+            self.calls[call].state = State::Ending;
+            self.calls[call].settles = true;
+        }
+        may
+    }
+
+    pub fn progress(&mut self, call: usize, metered: i64) -> bool {
+        let known = &self.calls[call];
+        if known.state != State::Admitted || metered < known.metered || self.budget.heartbeats == 0
+        {
+            return false;
+        }
+        let verb = Verb::Progress(call, metered);
+        let sent = self.send(self.owner(call), verb, Carries::Nothing);
+        if sent {
+            self.budget.heartbeats -= 1;
+            self.calls[call].metered = metered;
+        }
+        sent
+    }
+
+    pub fn end(&mut self, call: usize, charge: i64) -> bool {
+        let may = self.calls[call].state == State::Admitted && self.sides[self.owner(call)].alive;
+        if may {
+            let call = &mut self.calls[call];
+            call.state = State::Ending;
+            call.charge = charge;
+            call.settles = true;
+        }
+        may
+    }
+
+    pub fn settle(&mut self, call: usize) -> bool {
+        let known = &self.calls[call];
+        let verb = Verb::Settle(call, known.charge);
+        known.state == State::Ending && self.send(self.owner(call), verb, Carries::Nothing)
+    }
+
+    /// Its ending was in the store already: the ledger has it once it has all that is in the outbox now.
+    pub fn see(&mut self, call: usize) -> bool {
+        let home = self.home(self.owner(call));
+        let seen = home.map(|(life, engine)| (life, engine.header().out_seq));
+        let kept = &mut self.calls[call].kept;
+        match (seen, kept) {
+            (Some((life, seq)), Some(kept)) if kept.seq.is_none() && kept.life == life => {
+                kept.seq = Some(seq);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The ledger has it: it need not be kept any more.
+    pub fn drop_kept(&mut self, call: usize) -> bool {
+        let done = self.calls[call].state == State::Done;
+        let Some(Kept {
+            life,
+            seq: Some(seq),
+        }) = self.calls[call].kept.filter(|_| done)
+        else {
+            return false;
+        };
+        let row = self.truth.row(cast::SHARD);
+        let Some(home) = &row.home else { return false };
+        let name = home.run_id.0.parse().expect("a server's name is a number");
+        let now = self.nameable(home.life, name);
+        let side = self.owner(call);
+        if self.sides[side].adopted != Some(now) && !self.sides[side].suspects {
+            // The shard has left for another life than this sidecar knows.
+            self.sides[side].suspects = true;
+            return true;
+        }
+        let same = now == life;
+        let may = row.flushed_seq >= seq && (same || !self.rules.hold(Rule::KeptUntilThatLifeFlushed));
+        if may {
+            self.calls[call].kept = None;
+        }
+        may
+    }
+
+    /// A command runs at the server that goes by that name now.
+    pub fn arrive(&mut self, side: usize, verb: Verb, fate: Fate) -> bool {
+        let same = |flight: &Command| flight.side == side && flight.verb == verb;
+        let Some(at) = self.net.iter().position(same) else {
+            return false;
+        };
+        let may = match fate {
+            Fate::Heard => true,
+            // What moves something twice: a sidecar repeats what it has no answer to.
+            Fate::Twice => !matches!(verb, Verb::Load(_)),
+            Fate::Lost => self.sides[side].alive,
+            Fate::Late => self.sides[side].alive && self.late.len() < self.flights,
+        };
+        if !may {
+            return false;
+        }
+        let command = match fate {
+            Fate::Twice => self.net[at].clone(),
+            _ => self.net.remove(at),
+        };
+        let (rules, now) = (self.rules, self.now);
+        let known = self.takes(&command);
+        let Some(server) = self.server_mut(command.server) else {
+            return fate != Fate::Twice;
+        };
+        let answer = server.run(rules, now, &command);
+        self.witness(&command, &answer, known);
+        match fate {
+            Fate::Heard => self.hear(&command, &answer),
+            Fate::Late => self.late.push((command, answer)),
+            Fate::Lost | Fate::Twice => {}
+        }
+        true
+    }
+
+    pub fn hear_late(&mut self, side: usize, verb: Verb) -> bool {
+        let same = |(command, _): &(Command, Answer)| command.side == side && command.verb == verb;
+        let Some(at) = self.late.iter().position(same) else {
+            return false;
+        };
+        let (command, answer) = self.late.remove(at);
+        self.hear(&command, &answer);
+        true
+    }
+
+    fn hear(&mut self, command: &Command, answer: &Answer) {
+        let side = &mut self.sides[command.side];
+        if !side.alive {
+            return;
+        }
+        let same_life = side.adopted == Some(command.life);
+        if matches!(answer, Answer::Lost) && same_life {
+            side.adopted = None;
+        }
+        match (command.verb, answer) {
+            (Verb::Reserve(call), Answer::Reserve(reserved)) => self.reserved(call, reserved),
+            (Verb::Progress(call, _), Answer::Progress(Progressed::Unknown)) => {
+                let live = self.calls[call].state == State::Admitted;
+                if live && self.rules.hold(Rule::HeldAgain) {
+                    self.send(command.side, Verb::Again(call), Carries::Nothing);
+                }
+            }
+            (Verb::Settle(call, _), Answer::Settle(answer)) => {
+                let life = self.sides[command.side].adopted;
+                let counts = same_life || !self.rules.hold(Rule::AnswersOfThisLife);
+                if let Some(life) = life.filter(|_| counts) {
+                    self.settled(call, life, *answer);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn reserved(&mut self, call: usize, reserved: &Rc<Reserved>) {
+        let call = &mut self.calls[call];
+        if call.state == State::Reserving {
+            match **reserved {
+                Reserved::Held { .. } => call.state = State::Admitted,
+                // It has lapsed already: it is not forwarded, and so it is released.
+                Reserved::Ended(_) => {
+                    call.state = State::Ending;
+                    call.settles = true;
+                }
+                _ => call.state = State::Idle,
+            }
+        }
+    }
+
+    fn settled(&mut self, call: usize, life: Life, answer: SettleAnswer) {
+        let seq = match answer {
+            SettleAnswer::Ended(seq) => Some(seq),
+            SettleAnswer::Already(_) => None,
+            SettleAnswer::BelowZero | SettleAnswer::Cold => return,
+        };
+        let keeps = self.rules.hold(Rule::EndingsAreKept)
+            && (seq.is_some() || self.rules.hold(Rule::KeptWhereAlreadyEnded));
+        let call = &mut self.calls[call];
+        if call.state == State::Ending {
+            call.state = State::Done;
+            call.kept = keeps.then_some(Kept { life, seq });
+        }
+    }
+
+    /// A shard begins another life for a sidecar: what it acknowledged before is settled again.
+    pub fn adopt(&mut self, side: usize, life: Life) {
+        let sidecar = &mut self.sides[side];
+        sidecar.adopted = Some(life);
+        sidecar.known = Some(life);
+        for call in 0..self.calls.len() {
+            let outlived = self.calls[call].kept.is_some_and(|kept| kept.life != life);
+            if self.owner(call) == side && outlived {
+                self.calls[call].state = State::Ending;
+                self.calls[call].kept = None;
+            }
+        }
+    }
+
+    /// What the current server says of the call of a command.
+    fn takes(&self, command: &Command) -> Option<i64> {
+        let call = call_of(command.verb)?;
+        let engine = self.server(command.server)?.engine.as_ref()?;
+        Some(engine.takes(cast::id(call))?.0)
+    }
+
+    /// Looks over the store's shoulder: whether a hold has oversold an account (invariant 1).
+    fn witness(&mut self, command: &Command, answer: &Answer, before: Option<i64>) {
+        let Some(call) = call_of(command.verb) else {
+            return;
+        };
+        let held = |reserved: &Reserved| matches!(reserved, Reserved::Held { .. });
+        let is_new = matches!(answer, Answer::Reserve(reserved) if held(reserved)) && before.is_none();
+        if is_new {
+            self.calls[call].was_held = true;
+        }
+        if let Some(takes) = self.takes(command) {
+            if command.server == self.current.name {
+                self.happened.takes[call] = takes;
+            }
+        }
+        // Between a loss and the holds made again this is bounded, not exact (rule 23).
+        let exact = self.happened.losses == 0 && self.happened.ages == 0;
+        if is_new && exact && matches!(command.verb, Verb::Reserve(_)) {
+            let account = cast::account_of(call);
+            let taken: i64 = self.calls_of(account).map(|c| self.happened.takes[c]).sum();
+            let granted = self.happened.granted[account];
+            if taken > granted {
+                self.complain(|| format!("oversold: {taken} of {granted} with call {call}"));
+            }
+        }
+        if let Answer::Lapse(LapseAnswer::Lapsed(_)) = answer {
+            self.calls[call].was_held = true;
+        }
+    }
+}
+
+fn call_of(verb: Verb) -> Option<usize> {
+    match verb {
+        Verb::Reserve(call)
+        | Verb::Again(call)
+        | Verb::Progress(call, _)
+        | Verb::Settle(call, _)
+        | Verb::Lapse(call) => Some(call),
+        Verb::Expire | Verb::Load(_) | Verb::Apply(_) => None,
+    }
+}

@@ -1,0 +1,57 @@
+//! That all rules together hold, and that none of them can be spared.
+
+use std::time::Duration;
+
+use super::rules::{Rule, Rules};
+use super::search::{Until, search, story};
+use super::world::{Bounds, Budget};
+
+const WIDE: Bounds = Bounds {
+    sides: 2,
+    calls: 4,
+    flights: 4,
+    budget: Budget {
+        losses: 2,
+        crashes: 1,
+        disconnects: 2,
+        rebuilds: 1,
+        grants: 1,
+        adjustments: 1,
+        withdrawals: 2,
+        ages: 1,
+        ticks: 3,
+        heartbeats: 4,
+    },
+};
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn whatever_happens_nothing_is_lost_leaked_oversold_or_charged_twice() {
+    let seed = setting("TOLLGATE_MODEL_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    let time = Duration::from_secs(setting("TOLLGATE_MODEL_SECONDS").unwrap_or(15));
+    let searched = search(Rules::ALL, &WIDE, seed, Until::Over(time));
+    println!("seed {seed}: {} runs, {} steps", searched.runs, searched.steps);
+    if let Some(failure) = searched.failure {
+        panic!("seed {seed}: {}", story(Rules::ALL, &WIDE, &failure));
+    }
+}
+
+const RULES: &[Rule] = &[
+    Rule::EndedMarks, Rule::MarksOfUnknownIds, Rule::LapseChecksTheDeadline, Rule::OutSeqNeverRestarts, Rule::SkipsWhatIsFlushed,
+    Rule::ForgetsOnlyTheCommitted, Rule::CommitsOnlyOfTheServer, Rule::Tenure, Rule::ChangesInOrder, Rule::LockBeforeTheHeader,
+    Rule::EpochBeforeTheHeader, Rule::HeaderOnlyUpwards, Rule::CommandsExpectAnEpoch, Rule::AgreedForOneConnection, Rule::AnswersOfThisLife, Rule::DrainedBeforeALoad,
+    Rule::DrainedBeforeTheImage, Rule::ImageNotBehind, Rule::AsOfTheImage, Rule::LoadsOnlyTheCold, Rule::LoadKeepsWhatIsHeld,
+    Rule::EndingsAreKept, Rule::KeptUntilThatLifeFlushed, Rule::KeptWhereAlreadyEnded, Rule::HeldAgain, Rule::SettleCorrectsALapse,
+    Rule::CorrectsOnce, Rule::RestIsAChange, Rule::OnlyTheStoreExpires, Rule::WithdrawsOnce];
+
+#[test]
+fn hunt() {
+    for rule in RULES {
+        let time = Duration::from_secs(setting("TOLLGATE_MODEL_SECONDS").unwrap_or(5));
+        let searched = search(Rules::without(*rule), &WIDE, 1, Until::Over(time));
+        println!("{rule:?}: {} runs: {:?}", searched.runs, searched.failure);
+    }
+}

@@ -1,0 +1,293 @@
+//! What a sidecar does between store and ledger: checks, loads, flushes, changes, the sweeper's rounds (rules 19 to 22).
+
+use std::rc::Rc;
+
+use super::action::Verb;
+use super::cast::{self, SHARD};
+use super::rules::Rule;
+use super::server::Carries;
+use super::world::{Check, Flush, World};
+use crate::ledger::posting::{Book, Posting, PostingKind};
+use crate::ledger::{Committed, Looked};
+use crate::money::Nanos;
+use crate::quota::{AccountId, ChangeBody, LotId, Moved, OutSeq, Outbox, ShardView};
+
+impl World {
+    /// Locks the shard's row, then reads the header and the server's name.
+    pub fn check_read(&mut self, side: usize, anew: bool) -> bool {
+        let sidecar = &self.sides[side];
+        let due = sidecar.adopted.is_none() || sidecar.suspects || anew;
+        let idle = sidecar.alive && matches!(sidecar.check, Check::Idle) && due;
+        if !idle || self.lock.is_some() {
+            return false;
+        }
+        // Whoever has a reason to check finds the current server: that two servers are checked in turn, each with
+        // calls of its own, is more than the protocol bears.
+        if sidecar.server != self.current.name {
+            self.sides[side].server = self.current.name;
+            self.sides[side].adopted = None;
+        }
+        let view = Box::new(self.current.view(self.now));
+        self.sides[side].check = Check::Read { view, anew };
+        if self.rules.hold(Rule::LockBeforeTheHeader) {
+            self.lock = Some(side);
+        }
+        true
+    }
+
+    /// The ledger takes note, and says what to do; the lock is given back.
+    pub fn check_save(&mut self, side: usize) -> bool {
+        let free = self.lock.is_none_or(|holder| holder == side);
+        let Check::Read { view, anew } = self.sides[side].check.clone() else {
+            return false;
+        };
+        if !free {
+            return false;
+        }
+        self.lock = None;
+        let before = self.truth.clone();
+        let looked = self.truth_mut().look(SHARD, &view, anew);
+        self.sides[side].check = Check::Idle;
+        match looked {
+            Looked::Agreed(life) => {
+                let life = self.nameable(life, name(&view));
+                self.sides[side].suspects = false;
+                self.adopt(side, life);
+            }
+            Looked::Open { header, .. } => {
+                let early = !self.rules.hold(Rule::EpochBeforeTheHeader);
+                let unsaved = early.then(|| std::mem::replace(&mut self.truth, before));
+                self.sides[side].adopted = None;
+                self.sides[side].check = Check::Open { header, unsaved };
+            }
+            Looked::Refused(reason) => self.complain(|| format!("refused: {reason}")),
+        }
+        true
+    }
+
+    /// The store is told of the new epoch. It is adopted only once both sides have been looked at again.
+    pub fn check_open(&mut self, side: usize) -> bool {
+        let check = std::mem::replace(&mut self.sides[side].check, Check::Idle);
+        let Check::Open {
+            mut header,
+            unsaved,
+        } = check
+        else {
+            self.sides[side].check = check;
+            return false;
+        };
+        if !self.rules.hold(Rule::OutSeqNeverRestarts) {
+            header.out_seq = OutSeq(0);
+        }
+        let rules = self.rules;
+        if let Some(server) = self.server_mut(self.sides[side].server) {
+            server.open(rules, &header);
+        }
+        if let Some(truth) = unsaved {
+            let row = truth.row(SHARD).clone();
+            self.truth_mut().shard_mut(SHARD).row.home = row.home;
+        }
+        true
+    }
+
+    /// Whether every entry is of the epoch that was agreed on: asked before the image is read.
+    pub fn ask_drained(&mut self, side: usize) -> bool {
+        let Some((life, engine)) = self.home(side) else {
+            return false;
+        };
+        let clear = engine.oldest_epoch().is_none_or(|oldest| oldest == life.epoch);
+        let news = clear && self.sides[side].drained != Some(life.epoch);
+        if news {
+            self.sides[side].drained = Some(life.epoch);
+        }
+        news
+    }
+
+    /// Reads an account's image, and sends it.
+    pub fn load(&mut self, side: usize, account: usize) -> bool {
+        let id = cast::account(account);
+        let Some((life, engine)) = self.home(side) else {
+            return false;
+        };
+        let drained = self.sides[side].drained == Some(life.epoch);
+        let asks = self.rules.hold(Rule::DrainedBeforeALoad);
+        let warm = engine.account(&id).is_some();
+        if asks && !drained || warm && self.rules.hold(Rule::LoadsOnlyTheCold) {
+            return false;
+        }
+        let image = self.truth.image(&id).expect("it exists");
+        self.send(side, Verb::Load(account), Carries::Image(Rc::new(image)))
+    }
+
+    pub fn sweep(&mut self, side: usize, call: usize) -> bool {
+        let overdue = |engine: &crate::quota::engine::Engine| {
+            let overdue = engine.overdue(self.now, usize::MAX);
+            overdue.iter().any(|hold| hold.id == cast::id(call))
+        };
+        let found = self.home(side).is_some_and(|(_, engine)| overdue(engine));
+        found && self.send(side, Verb::Lapse(call), Carries::Nothing)
+    }
+
+    pub fn expire(&mut self, side: usize) -> bool {
+        let found = self.truth.expired(SHARD, self.now, 1).into_iter().next();
+        let Some(lot) = found else { return false };
+        if !self.rules.hold(Rule::OnlyTheStoreExpires) {
+            return self.expire_by_ledger(&lot.account, lot.lot);
+        }
+        self.send(side, Verb::Expire, Carries::Lot(Rc::new(lot)))
+    }
+
+    fn expire_by_ledger(&mut self, id: &AccountId, lot: LotId) -> bool {
+        let image = self.truth.image(id).expect("it exists");
+        let found = image.lots.iter().find(|(known, _)| known.id == lot);
+        let left = found.map_or(Nanos::ZERO, |(_, left)| *left);
+        if left <= Nanos::ZERO || self.lock.is_some() {
+            return false;
+        }
+        let moved = Moved {
+            lots: vec![(lot, -left)],
+            ..Moved::default()
+        };
+        let mut posting = Posting::of_outbox(PostingKind::Expiry, id, OutSeq(0));
+        posting.wallet(&moved, Book::Expired);
+        let truth = self.truth_mut();
+        let account = truth.accounts.get_mut(id).expect("it exists");
+        account.move_lot(lot, -left);
+        truth.post(&posting);
+        let body = ChangeBody {
+            moved,
+            ..ChangeBody::default()
+        };
+        truth.append(id, body);
+        true
+    }
+
+    pub fn apply(&mut self, side: usize) -> bool {
+        let Some((_, engine)) = self.home(side) else {
+            return false;
+        };
+        let applied = engine.header().applied_seq;
+        let mut next = self.truth.changes_after(SHARD, applied, 1);
+        let Some(change) = next.pop() else {
+            return false;
+        };
+        let verb = Verb::Apply(change.seq.0);
+        self.send(side, verb, Carries::Change(Rc::new(change)))
+    }
+
+    pub fn flush_read(&mut self, side: usize, most: usize) -> bool {
+        let Some((life, engine)) = self.home(side) else {
+            return false;
+        };
+        let entries = engine.outbox(most);
+        if entries.is_empty() || self.sides[side].flush.is_some() {
+            return false;
+        }
+        let server = self.server(self.sides[side].server).expect("it was read");
+        let outbox = Outbox {
+            run_id: server.run_id(),
+            tenure: life.tenure,
+            entries,
+            unreadable: Vec::new(),
+        };
+        self.sides[side].flush = Some(Flush {
+            outbox: Rc::new(outbox),
+            committed: None,
+        });
+        if !self.rules.hold(Rule::ForgetsOnlyTheCommitted) {
+            self.forget(side, OutSeq(i64::MAX));
+        }
+        true
+    }
+
+    pub fn flush_commit(&mut self, side: usize) -> bool {
+        let Some(flush) = self.sides[side].flush.clone() else {
+            return false;
+        };
+        if flush.committed.is_some() || self.lock.is_some() {
+            return false;
+        }
+        match self.commit(&flush.outbox) {
+            Committed::UpTo { entry, .. } => {
+                self.sides[side].flush = Some(Flush {
+                    committed: Some(entry),
+                    ..flush
+                });
+            }
+            Committed::Busy => {}
+            Committed::OtherServer => {
+                self.sides[side].suspects = true;
+                self.sides[side].flush = None;
+            }
+        }
+        true
+    }
+
+    /// The real commit, with rules taken back around it.
+    fn commit(&mut self, outbox: &Outbox) -> Committed {
+        let rules = self.rules;
+        let mut outbox = outbox.clone();
+        let truth = Rc::make_mut(&mut self.truth);
+        let row = truth.row(SHARD).clone();
+        if let Some(home) = &row.home {
+            let by_name = !rules.hold(Rule::Tenure) && outbox.run_id == home.run_id;
+            if by_name || !rules.hold(Rule::CommitsOnlyOfTheServer) {
+                outbox.run_id = home.run_id.clone();
+                outbox.tenure = home.life.tenure;
+            }
+        }
+        if !rules.hold(Rule::SkipsWhatIsFlushed) {
+            truth.shard_mut(SHARD).row.flushed_seq = OutSeq(0);
+        }
+        for known in truth.known.values_mut() {
+            if !rules.hold(Rule::SettleCorrectsALapse) {
+                known.recorded.corrected = true;
+            } else if !rules.hold(Rule::CorrectsOnce) {
+                known.recorded.corrected = false;
+            }
+        }
+        let pending = truth.pending.clone();
+        let committed = truth.commit(SHARD, &outbox).expect("the outbox makes sense");
+        if !rules.hold(Rule::WithdrawsOnce) {
+            truth.pending = pending;
+        }
+        let shard = truth.shard_mut(SHARD);
+        shard.row.flushed_seq = shard.row.flushed_seq.max(row.flushed_seq);
+        if !rules.hold(Rule::RestIsAChange) {
+            for change in &mut shard.changes {
+                if change.seq > row.last_change {
+                    change.body.moved = Moved::default();
+                }
+            }
+        }
+        committed
+    }
+
+    pub fn flush_forget(&mut self, side: usize) -> bool {
+        let flush = self.sides[side].flush.as_ref();
+        let Some(upto) = flush.and_then(|flush| flush.committed) else {
+            return false;
+        };
+        self.forget(side, upto);
+        self.sides[side].flush = None;
+        true
+    }
+
+    /// Drops what was read from the outbox of whichever server the sidecar is at by now.
+    fn forget(&mut self, side: usize, upto: OutSeq) {
+        let Some(flush) = self.sides[side].flush.clone() else {
+            return;
+        };
+        let seqs = flush.outbox.entries.iter().map(|entry| entry.seq);
+        let seqs: Vec<OutSeq> = seqs.filter(|seq| *seq <= upto).collect();
+        if self.home(side).is_some() {
+            let server = self.server_mut(self.sides[side].server);
+            let engine = server.and_then(|server| server.engine_mut());
+            engine.expect("it is at home there").forget(&seqs);
+        }
+    }
+}
+
+fn name(view: &ShardView) -> u8 {
+    view.run_id.0.parse().expect("a server's name is a number")
+}
