@@ -4,8 +4,9 @@
 -- ARGV  epoch        that the caller has checked
 --       account      its id
 --       seq          the change's number
---       change       packed {snapshot, lots, moved lots, moved debt, moved counters, repay}: snapshot is
---                    {version, overage} or false; lots are {id, effective, expires} in their new order, or false
+--       change       packed {snapshot, lots, moved lots, moved debt, moved counters, repay, withdrawals}: snapshot is
+--                    {version, overage} or false; lots are {id, effective, expires} in their new order, or false;
+--                    withdrawals are as in withdraw.lua
 --       snapshot     what sidecars are to know from now on, as text, where the change has one
 -- Answers, first match:
 --   {'lost', epoch found}
@@ -61,7 +62,7 @@ if is_cold(account, epoch) or seq <= account[AS_OF] then
   return { 'applied' }
 end
 
-local snapshot, order, moved_lots, moved_debt, moved_counters, may_repay = unpack(cmsgpack.unpack(change))
+local snapshot, order, moved_lots, moved_debt, moved_counters, may_repay, withdrawals = unpack(cmsgpack.unpack(change))
 if snapshot then
   account[VERSION], account[OVERAGE] = unpack(snapshot)
 end
@@ -77,12 +78,14 @@ for _, moved in ipairs(moved_counters) do
   local key, start, by = unpack(moved)
   move_counter(account, key, start, by, 0)
 end
+local taken = withdraw_all(account, withdrawals)
 local repaid = may_repay and repay(account, now)
 redis.call('HSET', account_key, 'state', pack_account(account))
 if snapshot then
   redis.call('HSET', account_key, 'snapshot', snapshot_text)
 end
+write_withdrawals(header, outbox, account_id, epoch, now, withdrawals, taken)
 if repaid then
-  write_repaid(header, outbox, account_id, epoch, now, repaid)
+  write_credit(header, outbox, account_id, epoch, now, repaid.lots, repaid.debt)
 end
 return { 'applied' }

@@ -3,8 +3,9 @@
 -- KEYS  header, account, outbox
 -- ARGV  epoch        that the caller has checked
 --       account      its id
---       image        packed {as_of, version, overage, lots, debt, counters}: a lot is {id, balance, effective, expires},
---                    in the order they are drawn; a counter {key, start, used}
+--       image        packed {as_of, version, overage, lots, debt, counters, withdrawals}: a lot is {id, balance,
+--                    effective, expires}, in the order they are drawn; a counter {key, start, used}; a withdrawal as in
+--                    withdraw.lua
 --       snapshot     what sidecars cache, as text
 -- Answers, first match:
 --   {'lost', epoch found}
@@ -61,7 +62,7 @@ local known = read_account(account_key)
 if not is_cold(known, epoch) then
   return { 'warm' }
 end
-local as_of, version, overage, lots, debt, counters = unpack(cmsgpack.unpack(image))
+local as_of, version, overage, lots, debt, counters, withdrawals = unpack(cmsgpack.unpack(image))
 if as_of < tonumber(redis.call('HGET', header, 'applied_seq')) then
   return { 'behind' }
 end
@@ -70,9 +71,11 @@ known = known or { [DEBT_HELD] = 0, [LOTS] = 0 }
 local account = { tonumber(epoch), version, overage, as_of, debt, known[DEBT_HELD], 0 }
 load_lots(account, known, lots)
 load_counters(account, known, counters)
+local taken = withdraw_all(account, withdrawals)
 local repaid = repay(account, now)
 redis.call('HSET', account_key, 'state', pack_account(account), 'snapshot', snapshot)
+write_withdrawals(header, outbox, account_id, epoch, now, withdrawals, taken)
 if repaid then
-  write_repaid(header, outbox, account_id, epoch, now, repaid)
+  write_credit(header, outbox, account_id, epoch, now, repaid.lots, repaid.debt)
 end
 return { 'loaded' }

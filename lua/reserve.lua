@@ -110,19 +110,22 @@ end
 if is_cold(account, epoch) then
   return { 'cold' }
 end
-if account[VERSION] ~= claim[CLAIM_VERSION] then
-  return { 'stale', redis.call('HGET', account_key, 'snapshot') }
-end
-if redis.call('XLEN', outbox) > bound then
-  return { 'outbox_full' }
-end
-local at = moved_window(account, claim, now)
-if at then
-  return { 'window_moved', at }
+-- A hold that is made again was decided long ago (rule 23).
+if claim[CLAIM_ADMISSION] ~= AGAIN then
+  if account[VERSION] ~= claim[CLAIM_VERSION] then
+    return { 'stale', redis.call('HGET', account_key, 'snapshot') }
+  end
+  if redis.call('XLEN', outbox) > bound then
+    return { 'outbox_full' }
+  end
+  local at = moved_window(account, claim, now)
+  if at then
+    return { 'window_moved', at }
+  end
 end
 local seen = see(account, claim, now)
 local fits = has_room(seen, claim, account[OVERAGE])
-if not fits and (claim[CLAIM_FORCED] == 0 or not has_room(seen, claim, MAX_BALANCE, MAX_BALANCE)) then
+if not fits and (claim[CLAIM_ADMISSION] == STRICT or not has_room(seen, claim, MAX_BALANCE, MAX_BALANCE)) then
   return { 'short', cmsgpack.pack(unpack(seen)) }
 end
 

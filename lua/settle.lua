@@ -10,6 +10,7 @@
 --   {'lost', epoch found}
 --   {'ended', outcome, charge}    it had ended before; nothing was moved
 --   {'cold'}                      the account must be loaded
+--   {'below_zero'}                a cumulative count would be; nothing was moved
 --   {'settled', number of the entry}
 
 local call = {
@@ -82,6 +83,27 @@ local function correct(account, mark, totals, now)
   return cmsgpack.pack(tonumber(call.epoch), now, overrun, reserved, debt, lots, counts)
 end
 
+-- Whether a cumulative count would go down by more than it stands at (rule 33).
+local function goes_below_zero(account, mark, totals)
+  local lapsed = mark and mark[MARK_LAPSE][5] or {}
+  for count = FIRST_COUNT, #totals, COUNT_SIZE do
+    local key, start, by = totals[count], totals[count + COUNT_START], totals[count + COUNT_AMOUNT]
+    if by < 0 then
+      for i = 1, #lapsed, COUNT_SIZE do
+        if lapsed[i] == key and lapsed[i + COUNT_START] == start then
+          by = by - lapsed[i + COUNT_AMOUNT]
+        end
+      end
+      local counter = find_counter(account, key)
+      local stands = counter and account[counter + START] == start and account[counter + USED] or 0
+      if less(add(stands, by), 0) then
+        return true
+      end
+    end
+  end
+  return false
+end
+
 -- An id that is not known is charged at once; the ledger decides whether that was right (rules 7 and 24).
 local function charge_unknown(account, totals, now)
   local lots = {}
@@ -106,6 +128,9 @@ if is_cold(account, call.epoch) then
 end
 
 local totals = { cmsgpack.unpack(packed_totals) }
+if goes_below_zero(account, mark, totals) then
+  return { 'below_zero' }
+end
 if hold then
   return { 'settled', end_hold(call, account, hold, totals, packed_totals, detail, now) }
 end

@@ -2,15 +2,32 @@
 --
 -- KEYS  header, outbox
 -- Answers
---   {run_id, now, maxmemory-policy, length of the outbox, install, format, epoch, out_seq, applied_seq}
+--   {run_id, now, maxmemory-policy, length of the outbox, epoch of its oldest entry or -1, install, format, epoch,
+--    out_seq, applied_seq}
 --   where the last five are missing if there is no header
 
 local header, outbox = KEYS[1], KEYS[2]
+
+-- One that nobody can read is of the oldest epoch there is: nothing is loaded before it is out of the way (rule 22).
+local function oldest_epoch()
+  local oldest = redis.call('XRANGE', outbox, '-', '+', 'COUNT', 1)[1]
+  if not oldest then
+    return -1
+  end
+  local fields = oldest[2]
+  for i = 1, #fields, 2 do
+    if fields[i] == 'entry' then
+      local well, _, epoch = pcall(cmsgpack.unpack_one, fields[i + 1])
+      return well and tonumber(epoch) or 0
+    end
+  end
+  return 0
+end
 
 local info = redis.call('INFO', 'server', 'memory')
 local run_id = string.match(info, 'run_id:(%w+)')
 local policy = string.match(info, 'maxmemory_policy:([%w-]+)')
 return {
-  run_id, clock(), policy, redis.call('XLEN', outbox),
+  run_id, clock(), policy, redis.call('XLEN', outbox), oldest_epoch(),
   unpack(redis.call('HMGET', header, 'install', 'format', 'epoch', 'out_seq', 'applied_seq')),
 }

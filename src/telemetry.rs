@@ -72,11 +72,21 @@ pub struct Metrics {
     pub upstream: Histogram,
     /// Holds that lapsed here.
     pub lapses: Counter,
+    /// Calls that went on without the store, within their bound.
+    pub bounded: Counter,
+    /// Holds that a store had lost.
+    pub held_again: Counter,
+    /// Endings that a store may have lost.
+    pub settled_again: Counter,
+    /// Epochs that began since this sidecar knows their shards.
+    pub epochs: Counter,
     overruns: Counter,
     flush_lag: Gauge,
     store_up: Gauge,
     ledger_up: Gauge,
     endings_waiting: Gauge,
+    audited: Counter,
+    audit_drift: Gauge,
 }
 
 /// The metrics of one sidecar, and the page that shows them.
@@ -182,6 +192,22 @@ impl Metrics {
                 "From the call to the first byte of the upstream's answer.",
             ),
             lapses: counted("tollgate_lapses_total", "Holds that lapsed here."),
+            bounded: counted(
+                "tollgate_bounded_calls_total",
+                "Calls that went on while the store was away, within their bound.",
+            ),
+            held_again: counted(
+                "tollgate_holds_made_again_total",
+                "Holds of calls in flight that the store had lost, made again.",
+            ),
+            settled_again: counted(
+                "tollgate_endings_settled_again_total",
+                "Endings settled again because the store may have lost them before the ledger had them.",
+            ),
+            epochs: counted(
+                "tollgate_epochs_total",
+                "Shards that began a new epoch because the store had lost them.",
+            ),
             overruns: counted(
                 "tollgate_overruns_total",
                 "Calls that used more than they had reserved.",
@@ -205,6 +231,15 @@ impl Metrics {
                 "tollgate_endings_waiting",
                 Unit::Count,
                 "Calls that ended and are not settled in the store yet.",
+            ),
+            audited: counted(
+                "tollgate_audited_accounts_total",
+                "Accounts that were audited here.",
+            ),
+            audit_drift: gauged(
+                "tollgate_audit_drift",
+                Unit::Count,
+                "Accounts that did not add up when they were audited last.",
             ),
         }
     }
@@ -249,6 +284,12 @@ impl Metrics {
             self.estimate
                 .record(u32::try_from(percent).unwrap_or(u32::MAX));
         }
+    }
+
+    /// Counts accounts that were audited, and says in how many something drifts.
+    pub fn audited(&self, accounts: usize, drifting: usize) {
+        self.audited.increment(accounts as u64);
+        self.audit_drift.set(shown(drifting as u64));
     }
 
     /// Whether the store answers.
@@ -304,6 +345,12 @@ mod tests {
             "tollgate_refusals_total{code=\"insufficient_quota\"} 0",
             "tollgate_lapses_total 0",
             "tollgate_overruns_total 0",
+            "tollgate_audited_accounts_total 0",
+            "tollgate_audit_drift 0",
+            "tollgate_bounded_calls_total 0",
+            "tollgate_holds_made_again_total 0",
+            "tollgate_endings_settled_again_total 0",
+            "tollgate_epochs_total 0",
         ] {
             assert!(page.contains(name), "{name} in {page}");
         }

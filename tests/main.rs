@@ -1,6 +1,8 @@
 //! Every test that goes through the public face: one binary, a file a behaviour.
 
 mod admin;
+mod docs;
+mod embedded;
 mod harness;
 mod ledger;
 mod outage;

@@ -19,9 +19,3 @@ local function repay(account, now)
   account[DEBT] = owed
   return moved
 end
-
-local function write_repaid(header, outbox, account_id, epoch, now, repaid)
-  local id = string.format('%d-0', next_seq(header))
-  local entry = cmsgpack.pack(tonumber(epoch), now, false, 0, repaid.debt, repaid.lots, {})
-  redis.call('XADD', outbox, id, 'account', account_id, 'entry', entry)
-end

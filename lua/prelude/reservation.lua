@@ -5,7 +5,8 @@
 local HOLD_DEADLINE, HOLD_LATEST, HOLD_FITS, HOLD_DEBT, HOLD_METERED, HOLD_AMOUNTS = 2, 3, 4, 5, 6, 7
 local HOLD_CLAIM, HOLD_DETAIL, FIRST_SLICE = 8, 9, 10
 -- A claim: four fields, then the lines.
-local CLAIM_VERSION, CLAIM_CHARGE, CLAIM_FLOOR, CLAIM_FORCED = 1, 2, 3, 4
+local CLAIM_VERSION, CLAIM_CHARGE, CLAIM_FLOOR, CLAIM_ADMISSION = 1, 2, 3, 4
+local STRICT, AGAIN = 0, 2
 local FIRST_LINE, LINE_SIZE = 5, 6
 local LINE_KEY, LINE_START, LINE_END, LINE_AMOUNT, LINE_FLOOR, LINE_LIMIT = 0, 1, 2, 3, 4, 5
 -- A mark: how it ended, its charge, when it is forgotten, and of a lapse what a settle that comes late must know:

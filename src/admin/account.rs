@@ -1,15 +1,14 @@
 //! `account`: make, show, list and set accounts.
 
-use std::path::Path;
-
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 
 use super::catch_up;
 use super::failure::Failure;
 use super::output::{Output, Table};
-use super::{arguments, connect, show};
-use crate::ledger::postgres::admin::{AccountEdit, Admin};
+use super::place::Place;
+use super::{arguments, show};
+use crate::ledger::admin::{AccountEdit, Admin};
 use crate::money::Nanos;
 use crate::quota::{AccountId, Mode, Status};
 
@@ -71,21 +70,18 @@ pub(super) struct Set {
     overage: Option<Nanos>,
 }
 
-pub(super) async fn run(
-    config: Option<&Path>,
-    command: Command,
-    output: &Output,
-) -> Result<(), Failure> {
-    let config = connect::config(config)?;
-    let admin = connect::admin(&config).await?;
+pub(super) async fn run(place: &Place, command: Command, output: &Output) -> Result<(), Failure> {
     match command {
-        Command::Create { id, plan } => create(&admin, &id, plan.as_deref(), output).await,
-        Command::Show { id } => show::run(&config, &id, output).await,
-        Command::List => list(&admin, output).await,
+        Command::Create { id, plan } => {
+            create(place.admin().await?, &id, plan.as_deref(), output).await
+        }
+        // The live store has all of it.
+        Command::Show { id } => show::run(place, &id, output).await,
+        Command::List => list(place.admin().await?, output).await,
         Command::Set(set) => {
             let (id, edit) = set.edit();
-            admin.edit_account(&id, &edit).await?;
-            let told = catch_up::account(&config, &id).await;
+            place.admin().await?.edit_account(&id, &edit).await?;
+            let told = catch_up::account(place, &id).await;
             let value = json!({ "account": id, "pending": told.is_pending() });
             output.answer(&value, &told.say(&format!("account {id} is set")))
         }

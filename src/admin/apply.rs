@@ -1,16 +1,17 @@
 //! `apply`: a catalogue of plans, prices and markup, put into the ledger.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::output::Output;
-use super::{arguments, catch_up, connect};
+use super::place::Place;
+use super::{arguments, catch_up};
 use crate::catalog::{Catalog, Plan};
-use crate::ledger::postgres::admin::Difference;
+use crate::ledger::admin::Difference;
 use crate::price::PriceEntry;
 use crate::quota::Limit;
 
@@ -37,24 +38,22 @@ config/catalog.toml shows more.";
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The catalogue, in TOML.
-    catalog: PathBuf,
+    pub(super) catalog: PathBuf,
     /// Print what would change, and change nothing.
     #[arg(long)]
     dry_run: bool,
 }
 
 pub(super) async fn run(
-    config: Option<&Path>,
+    place: &Place,
     arguments: &Arguments,
+    text: &str,
     output: &Output,
 ) -> Result<(), Failure> {
-    let config = connect::config(config)?;
     let file = arguments.catalog.display();
-    let text = std::fs::read_to_string(&arguments.catalog)
-        .map_err(|error| Failure::Usage(format!("{file}: cannot be read: {error}")))?;
     let catalog =
-        Catalog::parse(&text).map_err(|error| Failure::Usage(format!("{file}: {error}")))?;
-    let admin = connect::admin(&config).await?;
+        Catalog::parse(text).map_err(|error| Failure::Usage(format!("{file}: {error}")))?;
+    let admin = place.admin().await?;
     if arguments.dry_run {
         let differences = admin.compare_catalog(&catalog).await?;
         return say(&differences, "would change", output);
@@ -66,7 +65,10 @@ pub(super) async fn run(
         .move_accounts(|followed| {
             if said_at.elapsed() >= SAY_EACH {
                 said_at = Instant::now();
-                eprintln!("{} accounts follow their plans", followed.accounts);
+                output.note(&format!(
+                    "{} accounts follow their plans",
+                    followed.accounts
+                ));
             }
         })
         .await?;
@@ -74,7 +76,7 @@ pub(super) async fn run(
     if accounts == 0 {
         return Ok(());
     }
-    let told = catch_up::shards(&config, followed.shards).await;
+    let told = catch_up::shards(place, followed.shards).await;
     let value = json!({ "change": "followed", "accounts": accounts, "pending": told.is_pending() });
     let text = format!("{accounts} accounts follow their plans");
     output.answer(&value, &told.say(&text))

@@ -1,10 +1,12 @@
 //! How arguments are read: a word, a moment, a text, each refused with a sentence that says what is expected.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use time::{Date, OffsetDateTime};
 
 use crate::clock::UnixMs;
+use crate::ledger::usage::By;
 use crate::money::{Amount, Nanos};
 use crate::quota::{Mode, Resource};
 
@@ -28,6 +30,30 @@ pub(super) fn moment(text: &str) -> Result<UnixMs, String> {
         return Err("expected a moment no finer than a millisecond".into());
     }
     Ok(at.into())
+}
+
+/// A moment, or a day, which stands for its first moment in UTC.
+pub(super) fn day_or_moment(text: &str) -> Result<UnixMs, String> {
+    let day = Date::parse(text, format_description!("[year]-[month]-[day]"));
+    match day {
+        Ok(day) => Ok(day.midnight().assume_utc().into()),
+        Err(_) => moment(text).map_err(|_| {
+            "expected a day, as in 2027-01-31, or a moment of RFC 3339, as in 2027-01-31T00:00:00Z".to_owned()
+        }),
+    }
+}
+
+/// `day`, `model`, `route`, `project`, `key` or `user`.
+pub(super) fn by() -> impl TypedValueParser<Value = By> {
+    let words = ["day", "model", "route", "project", "key", "user"];
+    PossibleValuesParser::new(words).map(|word| match word.as_str() {
+        "day" => By::Day,
+        "model" => By::Model,
+        "route" => By::Route,
+        "project" => By::Project,
+        "key" => By::Key,
+        _ => By::User,
+    })
 }
 
 /// A name or a reference: something, but not too much, and nothing that would garble a terminal.
@@ -64,6 +90,12 @@ mod tests {
         assert_eq!(moment("1970-01-01T00:00:00.250Z"), Ok(UnixMs(250)));
         assert!(moment("1970-01-01T00:00:00.2505Z").is_err());
         assert!(moment("tomorrow").is_err());
+        assert_eq!(day_or_moment("1970-01-02"), Ok(UnixMs(86_400_000)));
+        assert_eq!(
+            day_or_moment("1970-01-02T00:00:00.5Z"),
+            Ok(UnixMs(86_400_500))
+        );
+        assert!(day_or_moment("1970-13-01").is_err());
         assert_eq!(shown(UnixMs(250)), "1970-01-01T00:00:00.25Z");
     }
 }

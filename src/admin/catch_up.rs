@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::connect::Live;
 use super::failure::Failure;
-use crate::config::Config;
+use super::place::{Live, Place};
 use crate::ledger::Ledger;
 use crate::quota::{AccountId, ShardId};
 
@@ -38,8 +37,8 @@ impl Told {
 }
 
 /// Tells the store of an account's changes.
-pub(super) async fn account(config: &Config, account: &AccountId) -> Told {
-    told(config, async |live: &Live| {
+pub(super) async fn account(place: &Place, account: &AccountId) -> Told {
+    told(place, async |live: &Live| {
         let shard = account.shard(live.ledger.installation().shards);
         apply(live, shard).await
     })
@@ -47,8 +46,8 @@ pub(super) async fn account(config: &Config, account: &AccountId) -> Told {
 }
 
 /// Tells the store of the changes of these shards.
-pub(super) async fn shards(config: &Config, shards: impl IntoIterator<Item = ShardId>) -> Told {
-    told(config, async |live: &Live| {
+pub(super) async fn shards(place: &Place, shards: impl IntoIterator<Item = ShardId>) -> Told {
+    told(place, async |live: &Live| {
         for shard in shards {
             apply(live, shard).await?;
         }
@@ -57,8 +56,8 @@ pub(super) async fn shards(config: &Config, shards: impl IntoIterator<Item = Sha
     .await
 }
 
-async fn told(config: &Config, work: impl AsyncFnOnce(&Live) -> Result<(), Failure>) -> Told {
-    let round = async { work(&Live::connect(config).await?).await };
+async fn told(place: &Place, work: impl AsyncFnOnce(&Live) -> Result<(), Failure>) -> Told {
+    let round = async { work(place.live().await?).await };
     match timeout(PATIENCE, round).await {
         Ok(Ok(())) => Told::Store,
         Ok(Err(failure)) => Told::Pending(failure.to_string()),

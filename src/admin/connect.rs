@@ -1,29 +1,18 @@
 //! From a configuration to the ledger and the store it names.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
-
 use super::failure::Failure;
-use crate::clock::Clock;
 use crate::config::{Config, LedgerUrl, Secret, StoreUrl};
-use crate::ledger::postgres::admin::Admin;
-use crate::ledger::{AnyLedger, Applier, Checked, Ledger, PostgresLedger};
-use crate::quota::redis::{RedisSettings, RedisStore};
-use crate::quota::{AnyStore, ShardId, Store};
-
-/// How long a command waits for one answer of the store at the least: nobody waits for it with a call in hand.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// The configuration these commands run under.
-pub(super) fn config(file: Option<&Path>) -> Result<Config, Failure> {
-    Ok(Config::load(file)?)
-}
+use crate::ledger::{AnyLedger, PostgresLedger};
+use crate::quota::redis::RedisSettings;
 
 /// Where the ledger is.
 pub(super) fn ledger_url(config: &Config) -> Result<&str, Failure> {
     match &config.ledger.url {
         LedgerUrl::Postgres(url) => Ok(url.expose()),
+        LedgerUrl::Sqlite(_) => Err(Failure::Usage(
+            "this configuration's ledger is a file, which is opened by whoever has its lease"
+                .into(),
+        )),
         LedgerUrl::Memory => Err(Failure::Usage(
             "this configuration's ledger is in memory, where no command can reach it".into(),
         )),
@@ -36,55 +25,13 @@ pub(super) async fn ledger(config: &Config) -> Result<AnyLedger, Failure> {
     Ok(AnyLedger::Postgres(postgres))
 }
 
-/// The ledger, for those who change it.
-pub(super) async fn admin(config: &Config) -> Result<Admin, Failure> {
-    Ok(Admin::connect(ledger_url(config)?).await?)
-}
-
-/// Store and ledger, as the data plane sees them.
-pub(super) struct Live {
-    pub store: Arc<AnyStore>,
-    pub ledger: Arc<AnyLedger>,
-    pub applier: Arc<Applier<AnyStore, AnyLedger>>,
-}
-
-impl Live {
-    pub async fn connect(config: &Config) -> Result<Self, Failure> {
-        let ledger = Arc::new(ledger(config).await?);
-        let settings = store_settings(config, ledger.installation().shards)?;
-        let store = RedisStore::connect(RedisSettings {
-            response_timeout: settings.response_timeout.max(PATIENCE),
-            connections: 1,
-            ..settings
-        });
-        let store = Arc::new(AnyStore::Redis(store.await?));
-        let applier = Applier::new(store.clone(), ledger.clone(), Clock::System).into();
-        Ok(Self {
-            store,
-            ledger,
-            applier,
-        })
-    }
-
-    /// Checks a shard before its first use (rule 21).
-    pub async fn check(&self, shard: ShardId) -> Result<(), Failure> {
-        match self.ledger.check(shard, &*self.store).await? {
-            Checked::Agreed(life) => {
-                self.store.adopt(shard, life);
-                Ok(())
-            }
-            Checked::Refused(reason) => Err(Failure::lost(shard, reason)),
-        }
-    }
-}
-
 /// The live store as configured. It connects by itself: while it is away, every verb says so.
 pub(super) fn store_settings(config: &Config, shards: u16) -> Result<RedisSettings, Failure> {
     let store = &config.store;
     let url = match &store.url {
         StoreUrl::Redis(url) => url.expose().to_owned(),
         StoreUrl::Cluster(nodes) => cluster_url(nodes),
-        StoreUrl::Memory => {
+        StoreUrl::Memory | StoreUrl::Embedded => {
             return Err(Failure::Usage(
                 "this configuration's store is in memory, where no command can reach it".into(),
             ));

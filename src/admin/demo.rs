@@ -22,7 +22,7 @@ use crate::ledger::{AnyLedger, MemoryLedger, NewGrant, Prices};
 use crate::mock::{self, Mock};
 use crate::money::{Amount, Nanos};
 use crate::proxy::{self, Addresses};
-use crate::quota::memory::MemoryStore;
+use crate::quota::embedded::EmbeddedStore;
 use crate::quota::{AccountId, AnyStore, Limit, Mode, Snapshot, Status, Version};
 
 const ACCOUNT: &str = "demo";
@@ -47,7 +47,7 @@ pub(super) struct Arguments {
 struct Demo {
     config: Config,
     ledger: MemoryLedger,
-    store: MemoryStore,
+    store: EmbeddedStore,
     account: AccountId,
     secret: KeySecret,
 }
@@ -82,10 +82,10 @@ pub(super) async fn run(arguments: Arguments, output: &Output) -> Result<(), Fai
         // If nobody reads what is said any more, calls are served all the same.
         let _ = output.answer(&value, &ready_to_paste(addresses, &account, key));
     };
-    let store = Arc::new(AnyStore::Memory(store));
+    let store = Arc::new(AnyStore::Embedded(store));
     let ledger = Arc::new(AnyLedger::Memory(ledger));
     let upstream = tokio::spawn(mock);
-    let served = proxy::serve(config, store, ledger, Clock::System, announce, end).await;
+    let served = proxy::serve(config, store, ledger, Clock::System, None, announce, end).await;
     upstream.abort();
     Ok(served?)
 }
@@ -124,7 +124,7 @@ impl Demo {
         };
         ledger.grant(&account, &grant).await?;
         Ok(Self {
-            store: MemoryStore::new(SHARDS, config.store.outbox_bound, Clock::System),
+            store: EmbeddedStore::in_memory(SHARDS, config.store.outbox_bound, Clock::System),
             config,
             ledger,
             account,

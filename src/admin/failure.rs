@@ -1,16 +1,14 @@
 //! How a command fails, and the exit code that says so: the only place that knows exit codes.
 
+use std::fmt::Display;
 use std::io;
-use std::process::ExitCode;
 
+use super::output::Output;
 use crate::config::ConfigError;
 use crate::ledger::{ApplyError, CheckError, FlushError, LedgerError, LoadError};
 use crate::proxy::ServeError;
+use crate::quota::embedded::RecoveryError;
 use crate::quota::{ShardId, StoreError};
-
-/// What to do about a shard whose state is lost; a new one is not made, because it would hold credit that was spent.
-pub(super) const LOST: &str = "Is [store] url the Redis that this ledger was used with? If it lost its state, bring back its append-only file: \
-     until then its calls get 503, and no grant reaches it.";
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -47,30 +45,36 @@ impl Failure {
         Self::Usage(format!("`tollgate {command}` is not built yet"))
     }
 
-    /// The store is there, but not with what the ledger expects of it.
-    pub fn lost(shard: ShardId, reason: String) -> Self {
-        Self::Store(StoreError::Lost { shard, reason })
+    /// The store is there, but another installation's.
+    pub fn refused(shard: ShardId, reason: impl Display) -> Self {
+        Self::Store(StoreError::Away(format!(
+            "its shard {shard} is not this installation's: {reason}. Are [store] url and prefix those that this ledger \
+             was used with?"
+        )))
     }
 
     /// Tells people why, and machines how.
-    pub fn report(&self) -> ExitCode {
-        eprintln!("tollgate: {self}");
+    pub fn report(&self, output: &Output) -> u8 {
+        output.note(&format!("tollgate: {self}"));
         if let Some(advice) = self.advice() {
-            eprintln!("  {advice}");
+            output.note(&format!("  {advice}"));
         }
-        ExitCode::from(self.code())
+        self.code()
     }
 
     /// What to do, where that is not said by whoever noticed.
     fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Ledger(LedgerError::Away(_)) => Some(
-                "Is [ledger] url right, is there such a database and such a user, and does PostgreSQL answer there?",
+                "Is [ledger] url right? With postgres://: is there such a database and such a user, and does PostgreSQL \
+                 answer there? With sqlite://: may this user read and write the file, and is there space on its disk?",
             ),
-            Self::Store(StoreError::Away(_)) => {
-                Some("Is [store] url right, and does Redis answer there?")
-            }
-            Self::Store(StoreError::Lost { .. }) => Some(LOST),
+            Self::Store(StoreError::Away(_)) => Some(
+                "Is [store] url right, and does Redis answer there? The embedded store needs its file, and space on its disk.",
+            ),
+            Self::Store(StoreError::Lost { .. }) => Some(
+                "A new epoch began meanwhile: try again. What the store had lost is loaded from the ledger.",
+            ),
             _ => None,
         }
     }
@@ -95,6 +99,18 @@ impl From<ServeError> for Failure {
                 "{error}: choose another address in [listen], or with `tollgate demo --listen`"
             )),
             ServeError::Roots(error) => Self::Process(error),
+            ServeError::Journal { .. } => Self::Usage(format!(
+                "{error}: name a file of its own for each sidecar in [store] bounded_journal"
+            )),
+        }
+    }
+}
+
+impl From<RecoveryError> for Failure {
+    fn from(error: RecoveryError) -> Self {
+        match error {
+            RecoveryError::Format(_) => Self::Usage(error.to_string()),
+            RecoveryError::Journal(_) | RecoveryError::Damaged(_) => Self::Away(error.to_string()),
         }
     }
 }
@@ -132,7 +148,9 @@ impl From<LoadError> for Failure {
         match error {
             LoadError::NoAccount => Self::Usage(error.to_string()),
             LoadError::Store(error) => Self::Store(error),
-            LoadError::Ledger(_) | LoadError::Behind => Self::Away(error.to_string()),
+            LoadError::Ledger(_) | LoadError::Behind | LoadError::Undrained => {
+                Self::Away(error.to_string())
+            }
         }
     }
 }

@@ -1,14 +1,13 @@
 //! `grant`: credit for an account.
 
-use std::path::Path;
-
 use serde_json::json;
 
 use super::failure::Failure;
 use super::output::Output;
-use super::{arguments, catch_up, connect};
+use super::place::Place;
+use super::{arguments, catch_up};
 use crate::clock::UnixMs;
-use crate::ledger::postgres::admin::{Granted, NewGrant};
+use crate::ledger::admin::{Granted, NewGrant};
 use crate::money::Nanos;
 use crate::quota::AccountId;
 
@@ -41,12 +40,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(
-    config: Option<&Path>,
+    place: &Place,
     arguments: Arguments,
     output: &Output,
 ) -> Result<(), Failure> {
-    let config = connect::config(config)?;
-    let admin = connect::admin(&config).await?;
+    let admin = place.admin().await?;
     let account = arguments.account;
     let grant = NewGrant {
         amount: arguments.credits,
@@ -56,7 +54,7 @@ pub(super) async fn run(
     };
     let granted = admin.grant(&account, &grant).await?;
     // Told even where the grant was there already: the last time the store may have been away.
-    let told = catch_up::account(&config, &account).await;
+    let told = catch_up::account(place, &account).await;
     let (lot, already) = match granted {
         Granted::Made(lot) => (lot, false),
         Granted::Already(lot) => (lot, true),

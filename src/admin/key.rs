@@ -1,17 +1,15 @@
 //! `key`: make, list and revoke keys.
 
-use std::path::Path;
-
 use clap::Subcommand;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::catch_up;
 use super::failure::Failure;
 use super::output::{Output, Table};
+use super::place::Place;
 use super::secret::KeySecret;
-use super::{arguments, connect};
-use crate::ledger::postgres::admin::{Admin, NewKey};
+use super::{arguments, catch_up};
+use crate::ledger::admin::{Admin, NewKey};
 use crate::quota::AccountId;
 
 #[derive(Debug, Subcommand)]
@@ -36,21 +34,16 @@ pub(super) enum Command {
     },
 }
 
-pub(super) async fn run(
-    config: Option<&Path>,
-    command: Command,
-    output: &Output,
-) -> Result<(), Failure> {
-    let config = connect::config(config)?;
-    let admin = connect::admin(&config).await?;
+pub(super) async fn run(place: &Place, command: Command, output: &Output) -> Result<(), Failure> {
+    let admin = place.admin().await?;
     match command {
         Command::Create { account, name } => {
-            create(&admin, &account, name.unwrap_or_default(), output).await
+            create(admin, &account, name.unwrap_or_default(), output).await
         }
-        Command::List { account } => list(&admin, &account, output).await,
+        Command::List { account } => list(admin, &account, output).await,
         Command::Revoke { id } => {
             let account = admin.revoke_key(id).await?;
-            let told = catch_up::account(&config, &account).await;
+            let told = catch_up::account(place, &account).await;
             let value = json!({ "id": id, "account": account, "pending": told.is_pending() });
             let text = format!("key {id} of account {account} is revoked");
             output.answer(&value, &told.say(&text))

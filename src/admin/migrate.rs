@@ -1,33 +1,28 @@
 //! `migrate`: the ledger's schema, its shards, and the prices the program brings along.
 
-use std::path::Path;
-
 use clap::value_parser;
 use serde_json::json;
 
-use super::connect;
 use super::failure::Failure;
 use super::output::Output;
-use crate::ledger::postgres::schema;
+use super::place::Place;
 use crate::price::seed;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Into how many slices the accounts are cut, for ever; counts the first time only [default: 64].
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=16384))]
-    shards: Option<u16>,
+    pub(super) shards: Option<u16>,
 }
 
 pub(super) async fn run(
-    config: Option<&Path>,
+    place: &Place,
     arguments: &Arguments,
     output: &Output,
 ) -> Result<(), Failure> {
-    let config = connect::config(config)?;
-    let installation = schema::migrate(connect::ledger_url(&config)?, arguments.shards).await?;
-    let admin = connect::admin(&config).await?;
+    let (installation, version) = place.migrate(arguments.shards).await?;
+    let admin = place.admin().await?;
     let prices = admin.seed_prices(&seed()).await?;
-    let version = schema::newest();
     let value = json!({
         "installation": installation.id,
         "schema": version,

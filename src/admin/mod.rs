@@ -9,23 +9,36 @@ use clap::{Parser, Subcommand};
 
 use self::failure::Failure;
 use self::output::Output;
+use self::place::Place;
+use crate::config::Config;
 
 mod account;
+mod adjust;
 mod apply;
 mod arguments;
 mod catch_up;
 mod connect;
 mod demo;
+mod elsewhere;
+mod explain;
 mod failure;
 mod flush;
 mod grant;
+mod history;
 mod key;
+mod lease;
 mod migrate;
 mod output;
+mod owner;
+mod place;
+mod quarantined;
+mod rebuild;
 mod secret;
 mod serve;
 mod show;
+mod usage;
 mod verify;
+mod withdraw;
 
 pub use secret::KeySecret;
 
@@ -47,8 +60,14 @@ Look after it:
   tollgate account show acme
   tollgate account set acme --suspend
   tollgate key list acme
+  tollgate explain acme
+  tollgate usage acme --by day
+  tollgate withdraw acme 17 refund --source-ref refund-9
+  tollgate adjust acme 2.5 --reason \"the outage of May\" --source-ref ticket-7
   tollgate verify
   tollgate flush
+  tollgate flush --quarantined
+  tollgate rebuild
 
 Exit codes: 0 done, 1 a check failed, 2 wrong usage or configuration, 3 a dependency is away.";
 
@@ -96,18 +115,29 @@ enum Command {
     /// Grant credit to an account.
     #[command(after_help = grant::EXAMPLES)]
     Grant(grant::Arguments),
+    /// Take credit out of a lot again: a void, or a refund.
+    #[command(after_help = withdraw::EXAMPLES)]
+    Withdraw(withdraw::Arguments),
+    /// Give or take credit by hand, beside all grants.
+    #[command(after_help = adjust::EXAMPLES)]
+    Adjust(adjust::Arguments),
     /// Drain the store's outbox to the ledger. Sidecars do that by themselves: this is for when none is running.
     Flush(flush::Arguments),
-    /// Audit the store against the ledger: one line a drift, and exit code 1 if there is one.
-    Verify,
+    /// List an account's usage, a record a line, or sum it up.
+    #[command(after_help = usage::EXAMPLES)]
+    Usage(usage::Arguments),
+    /// Explain an account: every limit, lot and open reservation, and all that is still on its way. Or a reservation: its
+    /// record, price and postings. Nothing is changed.
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(explain::Arguments),
+    /// Audit the ledger against itself and the store against the ledger: one line a drift, and exit code 1 if there is
+    /// one. Nothing is changed.
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(verify::Arguments),
+    /// Make the store again from the ledger: a new epoch, in which every account is loaded anew.
+    Rebuild(rebuild::Arguments),
     #[command(hide = true)]
     Prices(NotBuilt),
-    #[command(hide = true)]
-    Usage(NotBuilt),
-    #[command(hide = true)]
-    Explain(NotBuilt),
-    #[command(hide = true)]
-    Rebuild(NotBuilt),
 }
 
 /// A command that is promised for later. It takes anything, so that the answer is this one and no other.
@@ -118,43 +148,85 @@ struct NotBuilt {
     _rest: Vec<String>,
 }
 
+/// A command, with the text of the file that it names.
+struct Typed {
+    command: Command,
+    file: Option<String>,
+}
+
 /// Runs what this process was started with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let output = Output::new(cli.options.json);
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => return Failure::Process(error).report(),
+        .build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(run(cli, &output)),
+        Err(error) => Err(Failure::Process(error)),
     };
-    match runtime.block_on(run(cli, &output)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+    ExitCode::from(outcome.unwrap_or_else(|failure| failure.report(&output)))
+}
+
+/// Runs a command to its exit code: in this process, or in the one that owns the file it speaks of (rule 29).
+async fn run(cli: Cli, output: &Output) -> Result<u8, Failure> {
+    let config = cli.options.config.as_deref();
+    match cli.command {
+        Command::Demo(_) if config.is_some() => {
+            let message = "`tollgate demo` brings its own configuration: leave --config away, or use `tollgate serve`";
+            return Err(Failure::Usage(message.into()));
+        }
+        Command::Demo(arguments) => demo::run(arguments, output).await?,
+        Command::Serve => serve::run(config, output).await?,
+        Command::Check => serve::check(config, output)?,
+        command => {
+            let typed = Typed {
+                file: command.read_file()?,
+                command,
+            };
+            return elsewhere::run(Config::load(config)?, typed, output).await;
+        }
+    }
+    Ok(0)
+}
+
+/// Runs a command on what its process has.
+async fn run_at(place: &Place, typed: Typed, output: &Output) -> Result<(), Failure> {
+    let text = typed.file.unwrap_or_default();
+    match typed.command {
+        Command::Demo(_) | Command::Serve | Command::Check => Err(Failure::Usage(
+            "this command is for a process of its own".into(),
+        )),
+        Command::Migrate(arguments) => migrate::run(place, &arguments, output).await,
+        Command::Apply(arguments) => apply::run(place, &arguments, &text, output).await,
+        Command::Account(command) => account::run(place, command, output).await,
+        Command::Key(command) => key::run(place, command, output).await,
+        Command::Grant(arguments) => grant::run(place, arguments, output).await,
+        Command::Withdraw(arguments) => withdraw::run(place, arguments, output).await,
+        Command::Adjust(arguments) => adjust::run(place, arguments, output).await,
+        Command::Flush(arguments) => flush::run(place, &arguments, output).await,
+        Command::Verify(arguments) => verify::run(place, &arguments, output).await,
+        Command::Prices(_) => Err(Failure::not_built("prices")),
+        Command::Usage(arguments) => usage::run(place, &arguments, output).await,
+        Command::Explain(arguments) => explain::run(place, &arguments, output).await,
+        Command::Rebuild(arguments) => rebuild::run(place, &arguments, output).await,
     }
 }
 
-async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
-    let config = cli.options.config.as_deref();
-    match cli.command {
-        Command::Demo(_) if config.is_some() => Err(Failure::Usage(
-            "`tollgate demo` brings its own configuration: leave --config away, or use `tollgate serve`".into(),
-        )),
-        Command::Demo(arguments) => demo::run(arguments, output).await,
-        Command::Serve => serve::run(config, output).await,
-        Command::Check => serve::check(config, output),
-        Command::Migrate(arguments) => migrate::run(config, &arguments, output).await,
-        Command::Apply(arguments) => apply::run(config, &arguments, output).await,
-        Command::Account(command) => account::run(config, command, output).await,
-        Command::Key(command) => key::run(config, command, output).await,
-        Command::Grant(arguments) => grant::run(config, arguments, output).await,
-        Command::Flush(arguments) => flush::run(config, &arguments, output).await,
-        Command::Verify => verify::run(config, output).await,
-        Command::Prices(_) => Err(Failure::not_built("prices")),
-        Command::Usage(_) => Err(Failure::not_built("usage")),
-        Command::Explain(_) => Err(Failure::not_built("explain")),
-        Command::Rebuild(_) => Err(Failure::not_built("rebuild")),
+impl Command {
+    /// The file that it names is read where it was typed, whichever process runs it, and whoever has to confirm it is there.
+    fn read_file(&self) -> Result<Option<String>, Failure> {
+        if let Self::Rebuild(arguments) = self {
+            arguments.confirmed()?;
+        }
+        let Self::Apply(arguments) = self else {
+            return Ok(None);
+        };
+        let file = &arguments.catalog;
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            Failure::Usage(format!("{}: cannot be read: {error}", file.display()))
+        })?;
+        Ok(Some(text))
     }
 }
 

@@ -4,18 +4,65 @@
 
 use std::io::{self, Write};
 
-use serde::Serialize;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
+
+/// The most that is kept of what a command says; a list that is longer is asked for by itself, without a sidecar.
+const MAX_KEPT_BYTES: usize = 32 * 1024 * 1024;
 
 /// Where answers go.
 pub(super) struct Output {
     json: bool,
+    /// `None`: to this process's own stdout and stderr.
+    kept: Option<Mutex<Said>>,
+}
+
+/// What a command said.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Said {
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Said {
+    /// Says here what was said in another process.
+    pub fn pass_on(&self) -> Result<(), Failure> {
+        eprint!("{}", self.stderr);
+        let mut stdout = io::stdout().lock();
+        let written = stdout.write_all(self.stdout.as_bytes());
+        written
+            .and_then(|()| stdout.flush())
+            .map_err(Failure::Output)
+    }
 }
 
 impl Output {
     pub fn new(json: bool) -> Self {
-        Self { json }
+        Self { json, kept: None }
+    }
+
+    /// One that keeps what is said, for whoever asked from another process.
+    pub fn kept(json: bool) -> Self {
+        let kept = Some(Mutex::default());
+        Self { json, kept }
+    }
+
+    /// What was kept.
+    pub fn said(self) -> Said {
+        self.kept.map(Mutex::into_inner).unwrap_or_default()
+    }
+
+    /// How far long work is, or why it failed: nothing that a machine reads.
+    pub fn note(&self, text: &str) {
+        match &self.kept {
+            None => eprintln!("{text}"),
+            Some(kept) => {
+                // What is too much is left out here: nobody counts on it.
+                let _ = push_line(&mut kept.lock().stderr, text);
+            }
+        }
     }
 
     /// Answers with a value, which people read as `text`.
@@ -23,7 +70,7 @@ impl Output {
         if self.json {
             self.machine(value)
         } else {
-            write_line(text)
+            self.write_line(text)
         }
     }
 
@@ -34,7 +81,7 @@ impl Output {
         }
         let line = serde_json::to_string(value);
         let line = line.map_err(|error| Failure::Output(error.into()))?;
-        write_line(&line)
+        self.write_line(&line)
     }
 
     /// Answers people only.
@@ -42,16 +89,34 @@ impl Output {
         if self.json {
             return Ok(());
         }
-        write_line(text)
+        self.write_line(text)
+    }
+
+    fn write_line(&self, line: &str) -> Result<(), Failure> {
+        let written = match &self.kept {
+            None => print_line(line),
+            Some(kept) => push_line(&mut kept.lock().stdout, line),
+        };
+        written.map_err(Failure::Output)
     }
 }
 
 /// A pipe that was closed is an error like any other: a secret that is shown once must not be lost in silence.
-fn write_line(line: &str) -> Result<(), Failure> {
+fn print_line(line: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{line}")
-        .and_then(|()| stdout.flush())
-        .map_err(Failure::Output)
+    writeln!(stdout, "{line}")?;
+    stdout.flush()
+}
+
+fn push_line(kept: &mut String, line: &str) -> io::Result<()> {
+    if kept.len() + line.len() >= MAX_KEPT_BYTES {
+        return Err(io::Error::other(
+            "it is too long to be handed over: stop the sidecar and ask again",
+        ));
+    }
+    kept.push_str(line);
+    kept.push('\n');
+    Ok(())
 }
 
 /// Columns under headings, as wide as they need to be.

@@ -18,13 +18,7 @@ pub struct KeySecret(String);
 impl KeySecret {
     /// A fresh one, from the generator that is made for keys and seeded by the system.
     pub fn generate() -> Self {
-        let random: [u8; BYTES] = rand::random();
-        let mut text = PREFIX.to_owned();
-        for byte in random {
-            let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
-            text.extend([DIGITS[high], DIGITS[low]]);
-        }
-        Self(text)
+        Self(format!("{PREFIX}{}", random_digits()))
     }
 
     /// The text a caller sends.
@@ -41,6 +35,13 @@ impl KeySecret {
     pub fn last_four(&self) -> &str {
         &self.0[self.0.len() - 4..]
     }
+}
+
+/// As many random bits as a key has, in hexadecimal.
+pub(super) fn random_digits() -> String {
+    let random: [u8; BYTES] = rand::random();
+    let digits = |byte: u8| [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]);
+    random.into_iter().flat_map(digits).collect()
 }
 
 #[cfg(test)]

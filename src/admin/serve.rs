@@ -8,12 +8,16 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::interval;
 
-use super::connect;
 use super::failure::Failure;
+use super::lease::{Holder, Lease, Listens};
 use super::output::Output;
+use super::place::{Live, Place};
+use super::{connect, owner, secret};
 use crate::clock::Clock;
+use crate::config::{Config, LedgerUrl};
 use crate::ledger::{AnyLedger, Ledger};
-use crate::proxy::{self, Addresses};
+use crate::price::seed;
+use crate::proxy::{self, Addresses, Commands};
 use crate::quota::AnyStore;
 use crate::quota::redis::RedisStore;
 use crate::telemetry;
@@ -33,27 +37,84 @@ A setting for this process alone:
 
 /// Runs the sidecar until it is told to stop.
 pub(super) async fn run(file: Option<&Path>, output: &Output) -> Result<(), Failure> {
-    let config = connect::config(file)?;
+    let config = Config::load(file)?;
     telemetry::start_log(config.log);
+    if let LedgerUrl::Sqlite(path) = &config.ledger.url {
+        let lease = own(path).await?;
+        return embedded(config, lease, output).await;
+    }
     let ledger = connect::ledger(&config).await?;
     let settings = connect::store_settings(&config, ledger.installation().shards)?;
-    let store = RedisStore::connect(settings).await?;
-    let told = told_to_stop()?;
-    let announce = |addresses: &Addresses| {
-        // If nobody reads what is said any more, calls are served all the same.
-        let _ = output.answer(
-            &json!(addresses),
-            &format!(
-                "Tollgate listens on {} (control {}, health {})",
-                addresses.proxy, addresses.control, addresses.health
-            ),
-        );
+    let store = AnyStore::Redis(RedisStore::connect(settings).await?);
+    let live = Live::new(store, Arc::new(ledger));
+    sidecar(config, &live, None, |addresses| say(addresses, output)).await
+}
+
+/// The file is ours, or another one has it.
+async fn own(file: &Path) -> Result<Lease, Failure> {
+    let file_name = file.display();
+    let owner = match Lease::take(file).await? {
+        Holder::Us(lease) => return Ok(lease),
+        Holder::Sidecar(owner) => {
+            format!("the sidecar with its control listener at {}", owner.control)
+        }
+        Holder::Silent(lease) => format!("the process that {} names", lease.display()),
     };
-    let (store, ledger) = (Arc::new(AnyStore::Redis(store)), Arc::new(ledger));
-    let partitions = tokio::spawn(keep_partitions(ledger.clone()));
-    let served = proxy::serve(config, store, ledger, Clock::System, announce, told).await;
+    Err(Failure::Usage(format!(
+        "{file_name} is owned by {owner}: an embedded store has one sidecar; for more of them use redis:// and postgres://"
+    )))
+}
+
+/// Serves from a file, and runs the commands that are about it.
+async fn embedded(config: Config, mut lease: Lease, output: &Output) -> Result<(), Failure> {
+    let place = Arc::new(Place::make(config.clone(), None).await?);
+    place.admin().await?.seed_prices(&seed()).await?;
+    let token = secret::random_digits();
+    let commands = owner::answering(place.clone(), token.clone());
+    let announce = |addresses: &Addresses| {
+        let control = addresses.control.clone();
+        if let Err(error) = lease.say(Listens { control, token }) {
+            tracing::error!(%error, "commands cannot find this sidecar");
+        }
+        say(addresses, output);
+    };
+    let served = sidecar(config, place.live().await?, Some(commands), announce).await;
+    place.close().await;
+    served
+}
+
+async fn sidecar(
+    config: Config,
+    live: &Live,
+    commands: Option<Commands>,
+    announce: impl FnOnce(&Addresses),
+) -> Result<(), Failure> {
+    let told = told_to_stop()?;
+    let partitions = tokio::spawn(keep_partitions(live.ledger.clone()));
+    let (store, ledger) = (live.store.clone(), live.ledger.clone());
+    let served = proxy::serve(
+        config,
+        store,
+        ledger,
+        Clock::System,
+        commands,
+        announce,
+        told,
+    );
+    let served = served.await;
     partitions.abort();
     Ok(served?)
+}
+
+/// If nobody reads what is said any more, calls are served all the same.
+fn say(addresses: &Addresses, output: &Output) {
+    let _ = output.answer(
+        &json!(addresses),
+        &format!(
+            "Tollgate listens on {} (control {}, health {})",
+            addresses.proxy, addresses.control, addresses.health
+        ),
+    );
 }
 
 /// Sees to it that the records of the coming months have partitions, for as long as the sidecar runs.
@@ -62,8 +123,17 @@ async fn keep_partitions(ledger: Arc<AnyLedger>) {
     loop {
         looks.tick().await;
         // It comes again in time: partitions are made months ahead, and a record without one has the default's.
-        if let Err(error) = ledger.upkeep().await {
-            tracing::warn!(%error, "the partitions of the coming months cannot be made");
+        match ledger.upkeep().await {
+            Ok(0) => {}
+            Ok(records) => {
+                tracing::warn!(
+                    records,
+                    "records are in no month's partition: a sidecar's clock is far off, or partitions came late"
+                );
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the partitions of the coming months cannot be made");
+            }
         }
     }
 }
@@ -87,7 +157,7 @@ pub(super) fn told_to_stop() -> Result<impl Future<Output = ()>, Failure> {
 
 /// Looks over the configuration.
 pub(super) fn check(file: Option<&Path>, output: &Output) -> Result<(), Failure> {
-    let config = connect::config(file)?;
+    let config = Config::load(file)?;
     let prefixes: Vec<&str> = config
         .routes
         .iter()

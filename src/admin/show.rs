@@ -3,11 +3,11 @@
 use serde::Serialize;
 
 use super::arguments;
-use super::connect::{self, Live};
 use super::failure::Failure;
+use super::flush;
 use super::output::{Output, Table};
+use super::place::Place;
 use crate::clock::{Clock, UnixMs};
-use crate::config::Config;
 use crate::ledger::{Ledger, LoadError, Loader};
 use crate::money::{Amount, Nanos};
 use crate::quota::{
@@ -17,7 +17,7 @@ use crate::quota::{
 
 /// All that an operator asks of an account.
 #[derive(Debug, Serialize)]
-struct Shown {
+pub(super) struct Shown {
     account: AccountId,
     plan: Option<String>,
     mode: Mode,
@@ -58,13 +58,13 @@ struct ShownLimit {
 }
 
 /// Shows, and fails with what is away after it has shown what is known.
-pub(super) async fn run(config: &Config, id: &AccountId, output: &Output) -> Result<(), Failure> {
-    let away = match live(config, id).await {
+pub(super) async fn run(place: &Place, id: &AccountId, output: &Output) -> Result<(), Failure> {
+    let away = match live(place, id).await {
         Ok(shown) => return output.answer(&shown, &shown.text()),
         Err(failure @ Failure::Store(_)) => failure,
         Err(failure) => return Err(failure),
     };
-    let ledger = connect::ledger(config).await?;
+    let ledger = place.ledger().await?;
     let image = ledger.image(id).await?;
     let image = image.ok_or_else(|| nobody(id))?;
     let shown = Shown::of_image(image, Clock::System.now());
@@ -73,13 +73,15 @@ pub(super) async fn run(config: &Config, id: &AccountId, output: &Output) -> Res
 }
 
 /// Reads the store, a cold account loaded first as a call would do it, with all its changes applied.
-async fn live(config: &Config, id: &AccountId) -> Result<Shown, Failure> {
-    let live = Live::connect(config).await?;
+async fn live(place: &Place, id: &AccountId) -> Result<Shown, Failure> {
+    let live = place.live().await?;
     let shard = id.shard(live.store.shards());
     live.check(shard).await?;
     live.applier.apply_shard(shard).await?;
     let now = live.store.view(shard).await?.now;
     if live.store.account(id).await?.is_none() {
+        // Nobody else may be there to carry to the ledger what keeps the account from being loaded (rule 22).
+        flush::flusher(live).flush(shard).await?;
         let loader = Loader::new(live.store.clone(), live.ledger.clone());
         loader.load(id).await.map_err(|error| match error {
             LoadError::NoAccount => nobody(id),
@@ -92,7 +94,7 @@ async fn live(config: &Config, id: &AccountId) -> Result<Shown, Failure> {
 }
 
 impl Shown {
-    fn of_view(view: AccountView, now: UnixMs) -> Self {
+    pub(super) fn of_view(view: AccountView, now: UnixMs) -> Self {
         let state_of = |lot: LotId| {
             let found = view.lots.iter().find(|(id, _)| *id == lot);
             found.map_or_else(LotState::default, |(_, state)| *state)
@@ -116,7 +118,7 @@ impl Shown {
         }
     }
 
-    fn of_image(image: AccountImage, now: UnixMs) -> Self {
+    pub(super) fn of_image(image: AccountImage, now: UnixMs) -> Self {
         let lots = image.lots.iter();
         let lots: Vec<ShownLot> = lots
             .map(|(lot, left)| ShownLot::new(lot, *left, None, now))
@@ -158,6 +160,15 @@ impl Shown {
     }
 
     fn text(&self) -> String {
+        if self.live {
+            return self.facts();
+        }
+        let note = "The store cannot say: this is what the ledger knew last.";
+        format!("{note}\n{}", self.facts())
+    }
+
+    /// All of it, for people.
+    pub(super) fn facts(&self) -> String {
         let words = format!("{:?}, {:?}", self.mode, self.status);
         let mut lines = vec![
             format!("account    {} ({})", self.account, words.to_lowercase()),
@@ -167,12 +178,6 @@ impl Shown {
             format!("debt       {} credits", self.debt_nanos),
             format!("overage    {} credits", self.overage_nanos),
         ];
-        if !self.live {
-            lines.insert(
-                0,
-                "The store cannot say: this is what the ledger knew last.".into(),
-            );
-        }
         if !self.lots.is_empty() {
             let mut table = Table::new(["LOT", "LEFT", "HELD", "EFFECTIVE", "EXPIRES", "LIVE"]);
             for lot in &self.lots {
@@ -219,7 +224,7 @@ impl ShownLot {
     }
 }
 
-fn nobody(id: &AccountId) -> Failure {
+pub(super) fn nobody(id: &AccountId) -> Failure {
     Failure::Usage(format!("there is no account `{id}`"))
 }
 

@@ -21,7 +21,7 @@ mod route;
 mod secret;
 mod source;
 
-pub use backends::{LedgerConfig, LedgerUrl, StoreConfig, StoreUrl};
+pub use backends::{LedgerConfig, LedgerUrl, StoreConfig, StoreDown, StoreUrl};
 pub use error::ConfigError;
 pub use listen::Listen;
 pub use route::{Charge, Credential, Meter, Route, UnknownPaths, Unpriced, Upstream};
@@ -77,21 +77,22 @@ pub enum LogFormat {
     Json,
 }
 
-/// What the embedded default stands for.
+/// Where store and ledger stand.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Embedded {
-    /// It is not built yet.
-    NotBuilt,
-    /// `demo` has store and ledger in memory in its place.
+enum Standing {
+    /// Where the configuration says; by default, embedded.
+    AsConfigured,
+    /// In memory, as `demo` has them.
     InMemory,
 }
 
 impl Config {
     /// Reads `file`, or [`DEFAULT_FILE`] where none is named, under this process's environment.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let file = match file {
-            Some(file) => file.to_owned(),
-            None => default_file()?,
+        let Some(file) = file.map(Path::to_owned).or_else(default_file) else {
+            // Nothing is configured: every default holds, under what the environment says.
+            let nothing = Path::new(DEFAULT_FILE);
+            return Self::parse(nothing, "", &Environment::of_process());
         };
         let text = std::fs::read_to_string(&file).map_err(|error| ConfigError {
             file: Some(file.clone()),
@@ -105,27 +106,27 @@ impl Config {
 
     /// Reads a text; `file` is what errors call it.
     pub fn parse(file: &Path, text: &str, environment: &Environment) -> Result<Self, ConfigError> {
-        Self::read(file, text, environment, Embedded::NotBuilt)
+        Self::read(file, text, environment, Standing::AsConfigured)
     }
 
     /// Reads the text that `demo` brings along: the embedded default stands for memory, the environment for nothing.
     pub fn demo(text: &str) -> Result<Self, ConfigError> {
         let nothing = Environment::default();
-        Self::read(Path::new("demo"), text, &nothing, Embedded::InMemory)
+        Self::read(Path::new("demo"), text, &nothing, Standing::InMemory)
     }
 
     fn read(
         file: &Path,
         text: &str,
         environment: &Environment,
-        embedded: Embedded,
+        standing: Standing,
     ) -> Result<Self, ConfigError> {
         let source = Source::read(file, text, environment)?;
         let raw: RawConfig = source.parse()?;
-        Self::usable(raw, embedded).map_err(|problem| source.place(problem))
+        Self::usable(raw, standing).map_err(|problem| source.place(problem))
     }
 
-    fn usable(raw: RawConfig, embedded: Embedded) -> Result<Self, Problem> {
+    fn usable(raw: RawConfig, standing: Standing) -> Result<Self, Problem> {
         let later = [
             ("companion", raw.companion),
             ("jwt", raw.jwt),
@@ -135,33 +136,24 @@ impl Config {
             return Err(Problem::new(*section, "this section is not built yet"));
         }
         refuse_trust(&raw.identify)?;
+        let store = StoreConfig::usable(raw.store, standing)?;
+        let ledger = LedgerConfig::usable(raw.ledger, standing)?;
+        backends::belong_together(&store.url, &ledger.url)?;
         Ok(Self {
             listen: Listen::usable(raw.listen)?,
-            store: StoreConfig::usable(raw.store, embedded)?,
-            ledger: LedgerConfig::usable(raw.ledger, embedded)?,
+            ledger,
             credit_usd: credit_usd(&raw.credit)?,
-            routes: route::all(raw.route)?,
+            routes: route::all(raw.route, &store)?,
+            store,
             refusal: RefusalConfig::usable(raw.refusal)?,
             log: LogConfig::usable(&raw.log)?,
         })
     }
 }
 
-fn default_file() -> Result<PathBuf, ConfigError> {
+fn default_file() -> Option<PathBuf> {
     let file = PathBuf::from(DEFAULT_FILE);
-    if file.exists() {
-        return Ok(file);
-    }
-    Err(ConfigError {
-        file: None,
-        line: None,
-        variable: None,
-        key: None,
-        message: format!(
-            "there is no {DEFAULT_FILE} here, and the embedded default is not built yet: name a file with --config \
-             that has [store] url = \"redis://…\" and [ledger] url = \"postgres://…\", or run `tollgate demo`"
-        ),
-    })
+    file.exists().then_some(file)
 }
 
 fn refuse_trust(raw: &RawIdentify) -> Result<(), Problem> {

@@ -45,13 +45,16 @@ pub(super) struct RawStore {
     pub(super) outbox_bound: Option<Whole>,
     pub(super) sweep_interval_ms: Option<Whole>,
     pub(super) on_store_down: Option<String>,
-    pub(super) bounded_credits: Option<IgnoredAny>,
+    pub(super) bounded_credits: Option<String>,
+    pub(super) bounded_journal: Option<String>,
+    pub(super) durability: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawLedger {
     pub(super) url: Option<String>,
+    pub(super) audit_interval_s: Option<Whole>,
 }
 
 #[derive(Deserialize, Default)]
@@ -92,7 +95,7 @@ pub(super) struct RawRoute {
     pub(super) unpriced: Option<String>,
     pub(super) on_short: Option<String>,
     pub(super) on_store_down: Option<String>,
-    pub(super) bounded_credits: Option<IgnoredAny>,
+    pub(super) bounded_credits: Option<String>,
     pub(super) unknown_paths: Option<String>,
     pub(super) assume_output_tokens: Option<Whole>,
     pub(super) markup_percent: Option<String>,

@@ -9,7 +9,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Uri, uri};
 use rust_decimal::Decimal;
 
-use super::backends::store_down;
+use super::backends::{StoreConfig, StoreDown};
 use super::error::Problem;
 use super::raw::{RawCharge, RawCredential, RawRoute};
 use super::{choice, number, time};
@@ -37,6 +37,8 @@ pub struct Route {
     pub credential: Option<Credential>,
     /// What happens to a model without a price.
     pub unpriced: Unpriced,
+    /// What happens to its calls while the store is away.
+    pub on_store_down: StoreDown,
     /// What happens to a path that the meter does not know.
     pub unknown_paths: UnknownPaths,
     /// The output that is held where the caller names no maximum, in tokens.
@@ -167,7 +169,7 @@ impl Upstream {
 }
 
 /// All routes, the longest prefix first.
-pub(super) fn all(raw: Vec<RawRoute>) -> Result<Vec<Route>, Problem> {
+pub(super) fn all(raw: Vec<RawRoute>, store: &StoreConfig) -> Result<Vec<Route>, Problem> {
     if raw.len() > MAX_ROUTES {
         let message = format!("there are more than {MAX_ROUTES} routes");
         return Err(Problem::new("route", message));
@@ -175,7 +177,7 @@ pub(super) fn all(raw: Vec<RawRoute>) -> Result<Vec<Route>, Problem> {
     let mut routes: Vec<Route> = Vec::with_capacity(raw.len());
     for (index, raw) in raw.into_iter().enumerate() {
         let key = format!("route[{index}]");
-        let route = usable(&key, raw)?;
+        let route = usable(&key, raw, store)?;
         if let Some(twin) = routes.iter().find(|other| other.prefix == route.prefix) {
             let message = format!("another route has the prefix `{}` too", twin.prefix);
             return Err(Problem::new(format!("{key}.prefix"), message));
@@ -186,15 +188,10 @@ pub(super) fn all(raw: Vec<RawRoute>) -> Result<Vec<Route>, Problem> {
     Ok(routes)
 }
 
-fn usable(key: &str, raw: RawRoute) -> Result<Route, Problem> {
+fn usable(key: &str, raw: RawRoute, store: &StoreConfig) -> Result<Route, Problem> {
     let at = |name: &str| format!("{key}.{name}");
     let meter = meter(key, &raw)?;
     refuse_meaningless(key, &meter, &raw)?;
-    store_down(
-        key,
-        raw.on_store_down.as_deref(),
-        raw.bounded_credits.is_some(),
-    )?;
     choice(
         &at("on_short"),
         raw.on_short.as_deref(),
@@ -227,6 +224,12 @@ fn usable(key: &str, raw: RawRoute) -> Result<Route, Problem> {
             "refuse",
             &unpriced,
             &[],
+        )?,
+        on_store_down: StoreDown::of_route(
+            key,
+            raw.on_store_down.as_deref(),
+            raw.bounded_credits.as_deref(),
+            store,
         )?,
         unknown_paths: choice(
             &at("unknown_paths"),

@@ -1,10 +1,12 @@
 //! A configuration means what it says, or says what is wrong with it and where.
 
 use super::*;
+use crate::ledger::sqlite::file::Durability;
+use crate::money::Nanos;
 
 const SHIPPED: &str = include_str!("../../config/default.toml");
 
-/// What a configuration has to name as long as the embedded default is not built.
+/// Where sidecars that are more than one have theirs.
 const BACKENDS: &str = "
 [store]
 url = \"redis://127.0.0.1:6379\"
@@ -46,15 +48,11 @@ fn uncommented() -> String {
 
 #[test]
 fn the_documented_defaults_are_the_real_ones() {
-    let bare = Config::demo("").unwrap();
-    let shipped = SHIPPED.replace("url = \"sqlite://tollgate.db\"", "");
-    assert_eq!(Config::demo(&shipped).unwrap(), bare);
+    let bare = parse("", &[]).unwrap();
+    assert_eq!(parse(SHIPPED, &[]).unwrap(), bare);
 
-    let text = uncommented()
-        .replace("\"embedded\"", "\"redis://127.0.0.1\"")
-        .replace("sqlite://tollgate.db", "postgres://127.0.0.1");
     let variables = [("OPENAI_API_KEY", "k"), ("TOLLGATE_CONTROL_TOKEN", "t")];
-    let shown = parse(&text, &variables).unwrap();
+    let shown = parse(&uncommented(), &variables).unwrap();
     let least = "
         [[route]]
         prefix = '/openai'
@@ -90,7 +88,7 @@ fn every_setting_is_documented() {
         words.map(str::to_owned).collect()
     };
     let file: toml::Table = uncommented().parse().unwrap();
-    let later = ["companion", "jwt", "stripe", "bounded_credits"];
+    let later = ["companion", "jwt", "stripe"];
     let mut seen = 0;
     for section in known("[zzz]") {
         if later.contains(&section.as_str()) {
@@ -119,13 +117,43 @@ fn every_setting_is_documented() {
 }
 
 #[test]
-fn the_embedded_default_says_what_to_do() {
-    let error = parse("", &[]).unwrap_err();
-    assert_eq!(error.key.as_deref(), Some("store.url"));
-    assert!(error.message.contains("redis://"), "{error}");
-    let error = parse("[store]\nurl = 'redis://h'\n", &[]).unwrap_err();
-    assert_eq!(error.key.as_deref(), Some("ledger.url"));
-    assert!(error.message.contains("postgres://"), "{error}");
+fn with_nothing_configured_store_and_ledger_are_one_file() {
+    let config = parse("", &[]).unwrap();
+    assert_eq!(config.store.url, StoreUrl::Embedded);
+    assert_eq!(config.store.durability, Durability::Process);
+    assert_eq!(config.ledger.url, LedgerUrl::Sqlite("tollgate.db".into()));
+    let variables = [
+        ("TOLLGATE__STORE__DURABILITY", "power"),
+        ("TOLLGATE__LEDGER__URL", "sqlite:///var/lib/t.db"),
+    ];
+    let config = parse("", &variables).unwrap();
+    assert_eq!(config.store.durability, Durability::Power);
+    let file = LedgerUrl::Sqlite("/var/lib/t.db".into());
+    assert_eq!(config.ledger.url, file);
+}
+
+#[test]
+fn a_store_with_another_ones_ledger_says_what_to_use() {
+    let (key, message) = unfit("[ledger]\nurl = 'postgres://h/d'\n");
+    assert_eq!(key, "store.url");
+    assert!(message.contains("redis://"), "{message}");
+    let (key, message) = unfit("[store]\nurl = 'redis://h'\n");
+    assert_eq!(key, "ledger.url");
+    assert!(message.contains("postgres://"), "{message}");
+    for nothing in ["sqlite://", "sqlite://:memory:", "sqlite://t.db?mode=ro"] {
+        let (key, message) = unfit(&format!("[ledger]\nurl = '{nothing}'\n"));
+        assert_eq!(key, "ledger.url");
+        assert!(message.contains("path of a file"), "{message}");
+    }
+    let (key, _) = unfit("[store]\ndurability = 'none'\n");
+    assert_eq!(key, "store.durability");
+}
+
+/// Where a configuration is wrong that names its own backends, and why.
+#[track_caller]
+fn unfit(text: &str) -> (String, String) {
+    let error = parse(text, &[]).expect_err("this configuration is wrong");
+    (error.key.expect("a key"), error.message)
 }
 
 #[test]
@@ -179,21 +207,41 @@ fn what_is_not_built_says_so() {
             "route[0].on_short",
             "meter = 'openai'\non_short = 'clamp'\n",
         ),
-        (
-            "route[0].on_store_down",
-            "meter = 'openai'\non_store_down = 'bounded'\n",
-        ),
-        (
-            "route[0].bounded_credits",
-            "meter = 'openai'\nbounded_credits = '1'\n",
-        ),
     ] {
         let (_, named, message) = route_refused(more);
         assert_eq!(named, key);
         assert!(message.contains("not built yet"), "{key}: {message}");
     }
-    let error = parse("[store]\nurl = 'redis://h'\non_store_down = 'bounded'", &[]).unwrap_err();
-    assert!(error.message.contains("not built yet"), "{error}");
+}
+
+#[test]
+fn a_bounded_route_has_a_bound_of_its_own_or_the_stores() {
+    let route = "[[route]]\nprefix = '/x'\nupstream = 'http://h'\nmeter = 'openai'\n";
+    let of = |store: &str, more: &str| {
+        let config = Config::demo(&format!("[store]\n{store}\n{route}{more}\n"));
+        config.map(|config| config.routes[0].on_store_down)
+    };
+    let bounded = |credits: &str| Ok(StoreDown::Bounded(Nanos::from_credits(credits).unwrap()));
+    let store = "on_store_down = 'bounded'\nbounded_credits = '2'";
+    assert_eq!(of("", ""), Ok(StoreDown::Refuse));
+    assert_eq!(of(store, ""), bounded("2"));
+    assert_eq!(of(store, "bounded_credits = '0.5'"), bounded("0.5"));
+    assert_eq!(of(store, "on_store_down = 'refuse'"), Ok(StoreDown::Refuse));
+    assert_eq!(
+        of("bounded_credits = '3'", "on_store_down = 'bounded'"),
+        bounded("3")
+    );
+    for (store, more, key) in [
+        ("", "on_store_down = 'bounded'", "route[0].on_store_down"),
+        ("on_store_down = 'bounded'", "", "store.on_store_down"),
+        ("bounded_credits = '-1'", "", "store.bounded_credits"),
+        ("bounded_journal = ''", "", "store.bounded_journal"),
+        ("", "bounded_credits = 'much'", "route[0].bounded_credits"),
+        (store, "bounded_credits = '0'", "route[0].on_store_down"),
+    ] {
+        let error = of(store, more).unwrap_err();
+        assert_eq!(error.key.as_deref(), Some(key), "{error}");
+    }
 }
 
 #[test]

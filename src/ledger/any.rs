@@ -2,7 +2,7 @@
 
 use super::{
     CheckError, Committed, Identity, Installation, KeyHash, Ledger, LedgerError, Looked,
-    MemoryLedger, PostgresLedger, Prices, ShardRow, audit,
+    MemoryLedger, PostgresLedger, Prices, ShardRow, SqliteLedger, audit,
 };
 use crate::clock::UnixMs;
 use crate::quota::{
@@ -20,6 +20,8 @@ pub enum AnyLedger {
     Memory(MemoryLedger),
     /// PostgreSQL.
     Postgres(PostgresLedger),
+    /// A SQLite file.
+    Sqlite(SqliteLedger),
 }
 
 /// The same call on whichever it is.
@@ -28,6 +30,7 @@ macro_rules! on {
         match $ledger {
             AnyLedger::Memory($inner) => $call,
             AnyLedger::Postgres($inner) => $call,
+            AnyLedger::Sqlite($inner) => $call,
         }
     };
 }
@@ -66,6 +69,19 @@ impl Ledger for AnyLedger {
         page: &audit::Page,
     ) -> Result<Vec<(audit::Books, Option<AccountView>)>, CheckError> {
         on!(self, ledger => ledger.books(shard, store, page).await)
+    }
+
+    async fn own_sums(
+        &self,
+        shard: ShardId,
+        page: &audit::Page,
+        depth: audit::Depth,
+    ) -> Result<audit::OwnSums, LedgerError> {
+        on!(self, ledger => ledger.own_sums(shard, page, depth).await)
+    }
+
+    async fn trace(&self, drift: &audit::Drift) -> Result<Vec<audit::Clue>, LedgerError> {
+        on!(self, ledger => ledger.trace(drift).await)
     }
 
     async fn upkeep(&self) -> Result<u64, LedgerError> {

@@ -151,7 +151,7 @@ impl Batch {
     /// Credit that moved otherwise than by a call.
     fn post(&mut self, entry: &Entry, kind: PostingKind, other: Book) {
         self.moves(&entry.account, &entry.moved);
-        let mut posting = Posting::of_outbox(kind, &entry.account, entry.seq);
+        let mut posting = Posting::of_outbox(kind, entry);
         posting.wallet(&entry.moved, other);
         self.postings.push(posting);
     }
@@ -171,7 +171,7 @@ impl Batch {
         let at = usage
             .filter(|_| kind == PostingKind::Usage)
             .unwrap_or_else(|| {
-                let posting = Posting::of_outbox(kind, &entry.account, entry.seq);
+                let posting = Posting::of_outbox(kind, entry);
                 self.postings.push(posting);
                 self.postings.len() - 1
             });

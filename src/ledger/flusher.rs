@@ -14,7 +14,7 @@ use super::keeper::Keeper;
 use super::standing::{Away, Standing};
 use super::{Committed, Ledger, LedgerError};
 use crate::clock::Clock;
-use crate::quota::{Entry, OutSeq, ShardId, Store, StoreError};
+use crate::quota::{Entry, Kept, OutSeq, ShardId, Store, StoreError};
 
 /// Entries of one transaction.
 const BATCH: usize = 512;
@@ -62,6 +62,8 @@ pub struct Flusher<S, L> {
     /// One at a time: whoever waits for the last flush of a sidecar must not overtake the one that is under way.
     turn: Mutex<()>,
     standing: Standing,
+    /// The endings of this process that wait for the ledger (rule 23).
+    kept: Arc<Kept>,
     tell: Listener,
 }
 
@@ -78,6 +80,7 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
         Self {
             dirty: DirtyShards::new(store.shards()),
             turn: Mutex::new(()),
+            kept: Arc::new(Kept::new(store.shards(), 0)),
             store,
             ledger,
             keeper,
@@ -94,6 +97,12 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
             tell: Box::new(tell),
             ..self
         }
+    }
+
+    /// Tells these kept endings how far the ledger is.
+    #[must_use]
+    pub fn keeping(self, kept: Arc<Kept>) -> Self {
+        Self { kept, ..self }
     }
 
     /// An ending was written to this shard's outbox.
@@ -145,8 +154,16 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
                 well = false;
                 continue;
             }
+            let began = Instant::now();
             match self.flush(shard).await {
-                Ok(Flushed::Drained(_)) => self.standing.succeeded(shard),
+                Ok(Flushed::Drained(_)) => {
+                    self.standing.succeeded(shard);
+                    if self.kept.waits(shard, began) {
+                        // The outbox was empty, and yet the ledger does not have them: it must be looked at again.
+                        self.dirty.mark(shard);
+                        well = false;
+                    }
+                }
                 // Whoever is at it started before our entry was written, perhaps: look again.
                 Ok(Flushed::Busy) => {
                     self.dirty.mark(shard);
@@ -172,9 +189,15 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
     pub async fn flush(&self, shard: ShardId) -> Result<Flushed, FlushError> {
         let mut drained = 0;
         loop {
+            let read_at = Instant::now();
             let outbox = self.store.outbox(shard, BATCH).await?;
-            if outbox.entries.is_empty() {
-                return Ok(Flushed::Drained(drained));
+            if outbox.entries.is_empty() && outbox.unreadable.is_empty() {
+                let told = self.tell_kept(shard, read_at).await?;
+                return Ok(if told {
+                    Flushed::Drained(drained)
+                } else {
+                    Flushed::OtherServer
+                });
             }
             let upto = match self.ledger.commit(shard, &outbox).await? {
                 Committed::UpTo { entry, changed } => {
@@ -186,11 +209,30 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
                 Committed::Busy => return Ok(Flushed::Busy),
                 Committed::OtherServer => return Ok(Flushed::OtherServer),
             };
-            let seqs = outbox.entries.iter().map(|entry| entry.seq);
-            let seqs: Vec<OutSeq> = seqs.filter(|seq| *seq <= upto).collect();
+            let taken = outbox.entries.partition_point(|entry| entry.seq <= upto);
+            let entries = &outbox.entries[..taken];
+            let seqs = entries.iter().map(|entry| entry.seq);
+            let unreadable = outbox.unreadable.iter().map(|entry| entry.seq);
+            let seqs = seqs.chain(unreadable.filter(|seq| *seq <= upto));
+            let seqs: Vec<OutSeq> = seqs.collect();
+            self.kept.flushed(shard, outbox.epoch, upto);
             self.store.forget(shard, &seqs).await?;
             drained += seqs.len();
-            (self.tell)(&outbox.entries[..seqs.len()]);
+            (self.tell)(entries);
         }
+    }
+
+    /// Other flushers have carried some of this process's endings to the ledger, whose row says so; it is read for
+    /// shards only that have such. False where the shard has left for another epoch than they were acknowledged in.
+    async fn tell_kept(&self, shard: ShardId, read_at: Instant) -> Result<bool, LedgerError> {
+        if !self.kept.waits(shard, read_at) {
+            return Ok(true);
+        }
+        let row = self.ledger.row(shard).await?;
+        let Some(home) = row.home else {
+            return Ok(false);
+        };
+        self.kept.flushed(shard, home.epoch, row.flushed_seq);
+        Ok(self.store.adopted(shard) == Some(home.epoch))
     }
 }

@@ -1,29 +1,32 @@
 //! Keeps the shards checked (rule 21): whatever the store does not trust any more is checked and adopted again.
 //!
-//! It also looks whether store and ledger answer at all, since a sidecar without calls would not notice.
+//! It also looks whether store and ledger answer at all, since a sidecar without calls would not notice, and tells of
+//! shards that have begun another epoch: what was acknowledged in the one before may be lost (rule 23).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::standing::{Away, Standing};
 use super::{CheckError, Checked, Ledger};
 use crate::clock::Clock;
-use crate::quota::{Epoch, Life, ShardId, Store, Tenure};
+use crate::quota::{Epoch, Epochs, ShardId, Store};
 
 /// How long until the next round when all was well.
 const ROUND: Duration = Duration::from_secs(1);
 /// How long when it was not.
 const SHORT_ROUND: Duration = Duration::from_millis(200);
-/// No shard is ever in this epoch: adopting it makes every command of a lost shard answer that it is lost.
-const NO_LIFE: Life = Life {
-    epoch: Epoch(0),
-    tenure: Tenure(0),
-};
+/// How long when it was, and calls ask for one all the time.
+const LEAST_PAUSE: Duration = Duration::from_millis(20);
+/// How long until a shard is looked at again whose place in the store is another's: only an operator can change that.
+const FOREIGN_AGAIN: Duration = Duration::from_secs(5);
+/// No shard is ever in this epoch: adopting it makes every command of the shard answer that it is lost.
+const NO_EPOCH: Epoch = Epoch(0);
 /// The ledger as a whole has no shards; its standing is kept under this one.
 const WHOLE: ShardId = ShardId(0);
 
@@ -34,8 +37,8 @@ pub struct Health {
     pub store: Option<Away>,
     /// Of the ledger.
     pub ledger: Option<Away>,
-    /// Shards whose state the store has lost.
-    pub lost: Option<Away>,
+    /// Shards in whose place the store has what is not this installation's, or not of this program's format.
+    pub foreign: Option<Away>,
 }
 
 /// Checks shards.
@@ -46,7 +49,11 @@ pub struct Keeper<S, L> {
     /// Whether a server of the store might evict balances.
     eviction: Standing,
     ledger_standing: Standing,
-    lost: Standing,
+    /// Whether the shards are this installation's.
+    foreign: Standing,
+    /// When those that are not are looked at again.
+    foreign_until: Mutex<BTreeMap<ShardId, Instant>>,
+    epochs: Epochs,
     /// Shards that somebody has a reason to check although they are adopted.
     suspects: Mutex<Vec<ShardId>>,
     woken: Notify,
@@ -63,7 +70,9 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
             store_standing: Standing::new("store", clock.clone()),
             eviction: Standing::new("noeviction in the store", clock.clone()),
             ledger_standing: Standing::new("ledger", clock.clone()),
-            lost: Standing::new("state of a shard in the store", clock),
+            foreign: Standing::new("place of a shard in the store", clock),
+            foreign_until: Mutex::default(),
+            epochs: Epochs::default(),
             suspects: Mutex::default(),
             woken: Notify::new(),
             asking: AtomicU16::new(0),
@@ -75,8 +84,13 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
         Health {
             store: self.store_standing.away().or(self.eviction.away()),
             ledger: self.ledger_standing.away(),
-            lost: self.lost.away(),
+            foreign: self.foreign.away(),
         }
+    }
+
+    /// Which epochs it has adopted shards with, and news of them.
+    pub fn epochs(&self) -> &Epochs {
+        &self.epochs
     }
 
     /// Looks at once, because a command was answered that its shard is not adopted.
@@ -96,13 +110,14 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
     /// Keeps until the task is aborted; every step of it may be cut off.
     pub async fn run(&self) {
         loop {
-            let pause = if self.round().await {
-                ROUND
+            let jitter = rand::random_range(0.75..1.25);
+            if self.round().await {
+                sleep(LEAST_PAUSE).await;
+                let _ = timeout(ROUND.mul_f64(jitter), self.woken.notified()).await;
             } else {
-                SHORT_ROUND
-            };
-            let pause = pause.mul_f64(rand::random_range(0.75..1.25));
-            let _ = timeout(pause, self.woken.notified()).await;
+                // Every call that is refused meanwhile asks for a round: they get this one.
+                sleep(SHORT_ROUND.mul_f64(jitter)).await;
+            }
         }
     }
 
@@ -122,8 +137,8 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
             let trusted = self
                 .store
                 .adopted(shard)
-                .is_some_and(|life| life != NO_LIFE);
-            if trusted && !suspects.contains(&shard) {
+                .is_some_and(|epoch| epoch != NO_EPOCH);
+            if trusted && !suspects.contains(&shard) || self.is_known_to_be_foreign(shard) {
                 continue;
             }
             checked += 1;
@@ -138,19 +153,35 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
         self.health() == Health::default()
     }
 
+    fn is_known_to_be_foreign(&self, shard: ShardId) -> bool {
+        let foreign = self.foreign_until.lock();
+        foreign
+            .get(&shard)
+            .is_some_and(|until| Instant::now() < *until)
+    }
+
     /// Checks one shard, and adopts it if store and ledger agree.
     pub async fn check(&self, shard: ShardId) -> bool {
+        // Asked alone first: while it is away, hundreds of sidecars must not lock the ledger's rows to learn that.
+        if let Err(error) = self.store.view(shard).await {
+            self.store_standing.failed(shard, &error);
+            return false;
+        }
         match self.ledger.check(shard, &*self.store).await {
-            Ok(Checked::Agreed(life)) => {
-                self.store.adopt(shard, life);
+            Ok(Checked::Agreed(epoch)) => {
+                self.store.adopt(shard, epoch);
+                self.epochs.adopted(shard, epoch);
                 self.store_standing.succeeded(shard);
-                self.lost.succeeded(shard);
+                self.foreign.succeeded(shard);
+                self.foreign_until.lock().remove(&shard);
                 return true;
             }
             Ok(Checked::Refused(reason)) => {
-                self.store.adopt(shard, NO_LIFE);
+                self.store.adopt(shard, NO_EPOCH);
                 self.store_standing.succeeded(shard);
-                self.lost.failed(shard, &reason);
+                self.foreign.failed(shard, &reason);
+                let again = Instant::now() + FOREIGN_AGAIN;
+                self.foreign_until.lock().insert(shard, again);
             }
             Err(CheckError::Store(error)) => self.store_standing.failed(shard, &error),
             Err(CheckError::Ledger(error)) => self.ledger_standing.failed(WHOLE, &error),

@@ -1,23 +1,25 @@
 //! Makes cold accounts live: reads their image from the ledger and puts it into the store (rule 22).
 //!
 //! After a loss of the store every account is cold at once. So each account has one load under way in a process,
-//! a failed one is not tried again at once, and only so many ask the ledger at the same time.
+//! a failed one is not tried again at once, and only so many ask the ledger at the same time. What ended in an earlier
+//! epoch has to be in the ledger before: an image without it would give its credit back.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{Mutex, OnceCell, Semaphore};
 use tokio::time::{Instant, sleep};
 
 use super::{Ledger, LedgerError};
-use crate::quota::{AccountId, LoadAnswer, Store, StoreError};
+use crate::quota::{AccountId, Epoch, LoadAnswer, ShardId, Store, StoreError};
 
 /// Loads that may be at the ledger at once.
 const LOADS_AT_ONCE: usize = 8;
 /// How long a failure stands as the answer to others.
 const BACK_OFF: Duration = Duration::from_millis(250);
-/// How often an image is read again because the store was ahead of it.
+/// How often an image is read again because the store was ahead of it, and how often an outbox is looked at that is not
+/// drained.
 const ATTEMPTS: u32 = 6;
 /// The first pause before that, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -39,7 +41,13 @@ pub enum LoadError {
     /// The store was ahead of the ledger's image each time.
     #[error("the ledger stays behind the store")]
     Behind,
+    /// The outbox did not empty in time.
+    #[error("endings of an earlier epoch wait in the outbox: they must reach the ledger first")]
+    Undrained,
 }
+
+/// Whoever can carry a shard's outbox to the ledger.
+type Drain = Box<dyn Fn(ShardId) + Send + Sync>;
 
 /// Loads accounts, one flight an account.
 pub struct Loader<S, L> {
@@ -47,6 +55,18 @@ pub struct Loader<S, L> {
     ledger: Arc<L>,
     room: Semaphore,
     flights: DashMap<AccountId, Arc<Flight>>,
+    /// By shard.
+    drained: Vec<Mutex<Drained>>,
+    drain: Drain,
+}
+
+/// What is known of the entries that a shard's earlier epochs have left behind.
+#[derive(Default)]
+struct Drained {
+    /// In this epoch there are none, and so there never will be.
+    epoch: Option<Epoch>,
+    /// When there were some.
+    waited_at: Option<Instant>,
 }
 
 /// One load, and everybody who waits for it. If the one who makes it goes away, the next goes on.
@@ -56,10 +76,21 @@ impl<S: Store, L: Ledger> Loader<S, L> {
     /// A loader between these.
     pub fn new(store: Arc<S>, ledger: Arc<L>) -> Self {
         Self {
+            drained: (0..store.shards()).map(|_| Mutex::default()).collect(),
             store,
             ledger,
             room: Semaphore::new(LOADS_AT_ONCE),
             flights: DashMap::new(),
+            drain: Box::new(|_| {}),
+        }
+    }
+
+    /// Asks for a shard's outbox to be flushed when entries of an earlier epoch keep its accounts from being loaded.
+    #[must_use]
+    pub fn asking(self, drain: impl Fn(ShardId) + Send + Sync + 'static) -> Self {
+        Self {
+            drain: Box::new(drain),
+            ..self
         }
     }
 
@@ -92,6 +123,9 @@ impl<S: Store, L: Ledger> Loader<S, L> {
     }
 
     async fn read_and_load(&self, account: &AccountId) -> Result<(), LoadError> {
+        // Before the image is read, so that the image has in it what was drained.
+        self.wait_until_drained(account.shard(self.store.shards()))
+            .await?;
         let mut pause = FIRST_PAUSE;
         for _ in 0..ATTEMPTS {
             let image = {
@@ -106,6 +140,54 @@ impl<S: Store, L: Ledger> Loader<S, L> {
             pause *= 2;
         }
         Err(LoadError::Behind)
+    }
+
+    // holds: 1, never oversold; 6, exact
+    async fn wait_until_drained(&self, shard: ShardId) -> Result<(), LoadError> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 0..ATTEMPTS {
+            if self.is_drained(shard).await? {
+                return Ok(());
+            }
+            (self.drain)(shard);
+            sleep(pause).await;
+            pause *= 2;
+        }
+        Err(LoadError::Undrained)
+    }
+
+    /// Whether no entry of an earlier epoch is left. Everybody who loads waits for one look, and it is not repeated at
+    /// once: all accounts of the shard may be waiting.
+    async fn is_drained(&self, shard: ShardId) -> Result<bool, LoadError> {
+        let lost = |reason: &str| StoreError::Lost {
+            shard,
+            reason: reason.into(),
+        };
+        let mut drained = self.drained[usize::from(shard.0)].lock().await;
+        let adopted = self.store.adopted(shard);
+        let epoch = adopted.ok_or_else(|| lost("it must be checked first"))?;
+        if drained.epoch == Some(epoch) {
+            return Ok(true);
+        }
+        if drained
+            .waited_at
+            .is_some_and(|at| at.elapsed() < FIRST_PAUSE)
+        {
+            return Ok(false);
+        }
+        let view = self.store.view(shard).await?;
+        if view.header.is_none_or(|header| header.epoch != epoch) {
+            return Err(lost("its epoch is over").into());
+        }
+        if view.oldest_epoch.is_some_and(|oldest| oldest < epoch) {
+            drained.waited_at = Some(Instant::now());
+            return Ok(false);
+        }
+        *drained = Drained {
+            epoch: Some(epoch),
+            waited_at: None,
+        };
+        Ok(true)
     }
 }
 

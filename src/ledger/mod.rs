@@ -9,30 +9,44 @@ use uuid::Uuid;
 use crate::clock::UnixMs;
 use crate::price::PriceEntry;
 use crate::quota::{
-    AccountId, AccountImage, AccountView, ChangeSeq, ExpiredLot, Header, Life, OutSeq, Outbox,
+    AccountId, AccountImage, AccountView, ChangeSeq, Epoch, ExpiredLot, Header, OutSeq, Outbox,
     ShardId, Store, StoreChange, StoreError,
 };
 
+pub mod admin;
 mod any;
 mod applier;
 pub mod audit;
+mod auditor;
 mod batch;
+mod bounds;
 mod check;
 pub mod decide;
 mod dirty;
+mod expiry;
 mod flusher;
 mod keeper;
 mod loader;
 mod memory;
+mod migrations;
 pub mod postgres;
 pub mod posting;
+mod quarantined;
 mod record;
+#[cfg(test)]
+mod recovery;
+mod sql;
+pub mod sqlite;
 mod standing;
+mod unwritten;
+pub mod usage;
 
 pub use any::AnyLedger;
 pub use applier::{Applier, ApplyError};
+pub use auditor::Auditor;
 pub use batch::UsageRecord;
 pub use check::{Home, ShardRow};
+pub use expiry::{Expiry, ExpiryError};
 pub use flusher::{FlushError, Flushed, Flusher};
 pub use keeper::{Health, Keeper};
 pub use loader::{LoadError, Loader};
@@ -41,6 +55,7 @@ pub(crate) use memory::Truth;
 pub use memory::{MemoryLedger, NewGrant};
 pub use postgres::PostgresLedger;
 pub use record::{Numbers, RecordDetail};
+pub use sqlite::SqliteLedger;
 pub use standing::Away;
 
 /// What was decided once, when the ledger was first migrated (rule 17).
@@ -86,8 +101,8 @@ pub enum Committed {
 /// What a look at a shard found (rule 21).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Looked {
-    /// Store and ledger agree: commands may expect this life.
-    Agreed(Life),
+    /// Store and ledger agree: commands may expect this epoch.
+    Agreed(Epoch),
     /// A new epoch has begun in the ledger, for a reason in words: the store is to be told by this header.
     Open {
         /// Which.
@@ -102,8 +117,8 @@ pub enum Looked {
 /// The result of a shard's check (rule 21).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Checked {
-    /// Store and ledger agree: commands may expect this life.
-    Agreed(Life),
+    /// Store and ledger agree: commands may expect this epoch.
+    Agreed(Epoch),
     /// What is there is not ours to touch; in words.
     Refused(String),
 }
@@ -133,7 +148,7 @@ pub trait Ledger: Send + Sync {
         store: &S,
         anew: bool,
     ) -> impl Future<Output = Result<Looked, CheckError>> + Send;
-    /// Brings store and ledger to agree on a shard's life (rule 21).
+    /// Brings store and ledger to agree on a shard's epoch (rule 21).
     fn check<S: Store>(
         &self,
         shard: ShardId,
@@ -161,10 +176,15 @@ pub trait Ledger: Send + Sync {
         async move {
             for _ in 0..LOOKS {
                 match self.look(shard, store, anew).await? {
-                    Looked::Agreed(life) => return Ok(Checked::Agreed(life)),
+                    Looked::Agreed(epoch) => return Ok(Checked::Agreed(epoch)),
                     Looked::Refused(reason) => return Ok(Checked::Refused(reason)),
                     Looked::Open { header, reason } => {
-                        tracing::warn!(%shard, epoch = %header.epoch, reason, "a new epoch begins");
+                        // The first one is the beginning of everything, and nothing to worry about.
+                        if header.epoch == Epoch(1) {
+                            tracing::debug!(%shard, reason, "its first epoch begins");
+                        } else {
+                            tracing::warn!(%shard, epoch = %header.epoch, reason, "a new epoch begins");
+                        }
                         store.open(shard, &header).await?;
                     }
                 }
@@ -190,6 +210,19 @@ pub trait Ledger: Send + Sync {
         store: &S,
         page: &audit::Page,
     ) -> impl Future<Output = Result<Vec<(audit::Books, Option<AccountView>)>, CheckError>> + Send;
+    /// What of the ledger's own sums does not come out, of accounts of a shard, at most [`audit::BATCH`], in one snapshot
+    /// and without a lock.
+    fn own_sums(
+        &self,
+        shard: ShardId,
+        page: &audit::Page,
+        depth: audit::Depth,
+    ) -> impl Future<Output = Result<audit::OwnSums, LedgerError>> + Send;
+    /// What the ledger knows that may account for a drift.
+    fn trace(
+        &self,
+        drift: &audit::Drift,
+    ) -> impl Future<Output = Result<Vec<audit::Clue>, LedgerError>> + Send;
     /// Looks after what grows with time, such as the partitions of the coming months. Says how many records have no
     /// partition of their own.
     fn upkeep(&self) -> impl Future<Output = Result<u64, LedgerError>> + Send;

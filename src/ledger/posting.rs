@@ -6,7 +6,7 @@
 use uuid::Uuid;
 
 use crate::money::Nanos;
-use crate::quota::{AccountId, LotId, Moved, OutSeq};
+use crate::quota::{AccountId, Entry, LotId, Moved};
 
 /// Where credit is, came from, or went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -104,9 +104,11 @@ pub struct Posting {
 }
 
 impl Posting {
-    /// Of what the outbox tells, with nothing in it yet. `seq` is the first entry that it is for.
-    pub fn of_outbox(kind: PostingKind, account: &AccountId, seq: OutSeq) -> Self {
-        Self::named(kind, account, &seq.to_string())
+    /// Of what the outbox tells, with nothing in it yet. `entry` is the first that it is for: its number alone would not
+    /// do, since two servers that parted have numbered their entries alike (rule 21).
+    pub fn of_outbox(kind: PostingKind, entry: &Entry) -> Self {
+        let Entry { epoch, seq, .. } = entry;
+        Self::named(kind, &entry.account, &format!("{epoch} {seq}"))
     }
 
     /// What a grant brings in.

@@ -81,7 +81,7 @@ impl World {
         }
     }
 
-    /// A sidecar whose server is gone, or has another life than it knows, notices that by itself.
+    /// A sidecar whose server is gone, or has another epoch than it knows, notices that by itself.
     fn leave_lost(&mut self, side: usize) {
         if self.sides[side].server != self.current.name || self.home(side).is_none() {
             self.sides[side].server = self.current.name;
@@ -163,7 +163,10 @@ impl World {
 
     fn unrest(&self) -> String {
         let engine = self.current.engine.as_ref();
-        let views = self.views().map(|view| view.holds.len()).collect::<Vec<_>>();
+        let views = self
+            .views()
+            .map(|view| view.holds.len())
+            .collect::<Vec<_>>();
         format!(
             "unrest: outbox {:?}, header {:?}, row {:?}, holds {views:?}, pending {:?}, calls {:?}",
             engine.map(|engine| engine.outbox_len()),
@@ -178,12 +181,18 @@ impl World {
     fn check_call(&self, call: usize) -> Result<(), String> {
         let known = &self.calls[call];
         let id = cast::id(call).0;
-        let of = |record: &&crate::ledger::UsageRecord| record.id == id || record.corrects == Some(id);
+        let of =
+            |record: &&crate::ledger::UsageRecord| record.id == id || record.corrects == Some(id);
         let records: Vec<_> = self.truth.records.iter().filter(of).collect();
-        let firsts = records.iter().filter(|record| record.corrects.is_none()).count();
+        let firsts = records
+            .iter()
+            .filter(|record| record.corrects.is_none())
+            .count();
         let corrections = records.len() - firsts;
         if firsts > 1 || corrections > firsts {
-            return Err(format!("twice: {firsts} records, {corrections} corrections of {call}"));
+            return Err(format!(
+                "twice: {firsts} records, {corrections} corrections of {call}"
+            ));
         }
         let charged: i64 = records.iter().map(|record| record.charged.0).sum();
         if known.orphan {
@@ -191,9 +200,10 @@ impl World {
         }
         match known.state {
             State::Done if firsts == 0 => Err(format!("lost: no record of {call}")),
-            State::Done if charged != known.charge => {
-                Err(format!("wrong: {call} was charged {charged} of {}", known.charge))
-            }
+            State::Done if charged != known.charge => Err(format!(
+                "wrong: {call} was charged {charged} of {}",
+                known.charge
+            )),
             State::Idle if charged != 0 => Err(format!("wrong: {call} was charged {charged}")),
             _ => Ok(()),
         }
@@ -231,7 +241,9 @@ impl World {
         let counted: Amount = view.counters.iter().map(|counter| counter.used).sum();
         let in_ledger: Amount = image.counters.iter().map(|counter| counter.used).sum();
         if counted != in_ledger {
-            return Err(format!("drift: {id} counts {counted:?} in the store, {in_ledger:?}"));
+            return Err(format!(
+                "drift: {id} counts {counted:?} in the store, {in_ledger:?}"
+            ));
         }
         let untouched = self.happened.losses == 0 && self.happened.ages == 0;
         if untouched && ledger.values().any(|left| *left < Nanos::ZERO) {
@@ -246,8 +258,18 @@ impl World {
         let image = self.truth.image(&id).expect("it exists");
         let mut books = self.truth.books.iter().filter(|((of, _), _)| *of == id);
         let sum: Nanos = books.clone().map(|(_, nanos)| *nanos).sum();
-        let book = |book: Book| self.truth.books.get(&(id.clone(), book)).copied().unwrap_or_default();
-        let records = self.truth.records.iter().filter(|record| record.account == id);
+        let book = |book: Book| {
+            self.truth
+                .books
+                .get(&(id.clone(), book))
+                .copied()
+                .unwrap_or_default()
+        };
+        let records = self
+            .truth
+            .records
+            .iter()
+            .filter(|record| record.account == id);
         let charged: Nanos = records.map(|record| record.charged).sum();
         let of_lots = books.all(|((_, book), nanos)| {
             let lot = book.lot().map(|lot| {
@@ -256,8 +278,15 @@ impl World {
             });
             lot.is_none_or(|left| left == *nanos)
         });
-        if sum != Nanos::ZERO || book(Book::Used) != charged || !of_lots || book(Book::Debt) != -image.debt {
-            return Err(format!("sums: {id} has {:?}, charged {charged:?}", self.truth.books));
+        if sum != Nanos::ZERO
+            || book(Book::Used) != charged
+            || !of_lots
+            || book(Book::Debt) != -image.debt
+        {
+            return Err(format!(
+                "sums: {id} has {:?}, charged {charged:?}",
+                self.truth.books
+            ));
         }
         Ok(())
     }
@@ -266,9 +295,18 @@ impl World {
     fn check_withdrawals(&self) -> Result<(), String> {
         for account in 0..ACCOUNTS {
             let id = cast::account(account);
-            let book = |book| self.truth.books.get(&(id.clone(), book)).map_or(0, |nanos| nanos.0);
+            let book = |book| {
+                self.truth
+                    .books
+                    .get(&(id.clone(), book))
+                    .map_or(0, |nanos| nanos.0)
+            };
             let taken = book(Book::Voided) + book(Book::Refunded);
-            let asked = self.happened.withdrawals.iter().filter(|(of, _)| *of == account);
+            let asked = self
+                .happened
+                .withdrawals
+                .iter()
+                .filter(|(of, _)| *of == account);
             let asked: i64 = asked.map(|(_, nanos)| *nanos).sum();
             if taken > asked {
                 return Err(format!("withdrawn: {taken} of {asked}"));

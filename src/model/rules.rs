@@ -17,8 +17,6 @@ pub enum Rule {
     ForgetsOnlyTheCommitted,
     /// 19: a flush commits only if the ledger knows the shard to be on the server that was read.
     CommitsOnlyOfTheServer,
-    /// 19, 23: a server that comes back under its old name is another one.
-    Tenure,
     /// 20: changes are applied in order, each once.
     ChangesInOrder,
     /// 21: the header is read under the row's lock.
@@ -31,8 +29,8 @@ pub enum Rule {
     CommandsExpectAnEpoch,
     /// 21: what was agreed on counts for the connection that the header was read by.
     AgreedForOneConnection,
-    /// 21: answers of an earlier life do not count.
-    AnswersOfThisLife,
+    /// 21: answers of an earlier epoch do not count.
+    AnswersOfThisEpoch,
     /// 22: nothing is loaded while an entry of an older epoch waits.
     DrainedBeforeALoad,
     /// 22: nor is the image read before that is known.
@@ -47,8 +45,8 @@ pub enum Rule {
     LoadKeepsWhatIsHeld,
     /// 23: an ending is kept until the ledger has it.
     EndingsAreKept,
-    /// 23: until it is flushed in the life that acknowledged it.
-    KeptUntilThatLifeFlushed,
+    /// 23: until it is flushed in the epoch that acknowledged it.
+    KeptUntilThatEpochFlushed,
     /// 23: also one that the store knew already when it was settled again.
     KeptWhereAlreadyEnded,
     /// 23: a hold that the store has lost is made again.

@@ -7,7 +7,6 @@ use super::cast::{ACCOUNTS, SHARD};
 use super::rules::Rules;
 use super::server::Server;
 use super::world::{Bounds, World};
-use crate::quota::Life;
 
 /// A run that failed.
 #[derive(Debug)]
@@ -129,13 +128,21 @@ pub fn story(rules: Rules, bounds: &Bounds, failure: &Failure) -> String {
 
 fn place(world: &World) -> String {
     let server = |server: &Server| match server.header() {
-        Some(h) => format!("{}: epoch {} out {} applied {}", server.name, h.epoch, h.out_seq, h.applied_seq),
+        Some(h) => format!(
+            "{}: epoch {} out {} applied {}",
+            server.name, h.epoch, h.out_seq, h.applied_seq
+        ),
         None => format!("{}: empty", server.name),
     };
     let row = world.truth.row(SHARD);
-    let life = |life: Life| format!("{}/{}", life.epoch, life.tenure);
-    let home = row.home.as_ref().map(|home| (life(home.life), home.run_id.0.clone()));
-    let sides = world.sides.iter().map(|side| (side.server, side.adopted.map(life)));
+    let home = row
+        .home
+        .as_ref()
+        .map(|home| (home.epoch.0, home.run_id.0.clone()));
+    let sides = world
+        .sides
+        .iter()
+        .map(|side| (side.server, side.adopted.map(|epoch| epoch.0)));
     format!(
         "server {}; old {:?}; row {home:?} flushed {} last {}; sides {:?}",
         server(&world.current),

@@ -10,8 +10,8 @@ use super::rules::{Rule, Rules};
 use crate::clock::UnixMs;
 use crate::quota::engine::Engine;
 use crate::quota::{
-    AccountImage, Admission, ApplyAnswer, ChangeSeq, ExpiredLot, Header, LapseAnswer, Life, Overdue, Progressed, ReservationId, Reserved, RunId, SettleAnswer, ShardView,
-    StoreChange,
+    AccountImage, Admission, ApplyAnswer, ChangeSeq, Epoch, ExpiredLot, Header, LapseAnswer,
+    Overdue, Progressed, ReservationId, Reserved, RunId, SettleAnswer, ShardView, StoreChange,
 };
 
 #[derive(Debug, Clone)]
@@ -27,8 +27,8 @@ pub struct Command {
     pub side: usize,
     /// The server that the connection goes to.
     pub server: u8,
-    /// The life that its sidecar had agreed on.
-    pub life: Life,
+    /// The epoch that its sidecar had agreed on.
+    pub epoch: Epoch,
     pub verb: Verb,
     pub carries: Carries,
 }
@@ -110,7 +110,7 @@ impl Server {
         let Some(engine) = self.engine_mut() else {
             return Answer::Lost;
         };
-        let expected = engine.header().epoch == command.life.epoch;
+        let expected = engine.header().epoch == command.epoch;
         if !expected && rules.hold(Rule::CommandsExpectAnEpoch) {
             return Answer::Lost;
         }

@@ -7,7 +7,7 @@ use super::cast;
 use super::rules::Rule;
 use super::server::{Answer, Carries, Command};
 use super::world::{Kept, State, World};
-use crate::quota::{LapseAnswer, Life, Progressed, Reserved, SettleAnswer};
+use crate::quota::{Epoch, LapseAnswer, Progressed, Reserved, SettleAnswer};
 
 impl World {
     pub fn reserve(&mut self, call: usize) -> bool {
@@ -65,10 +65,10 @@ impl World {
     /// Its ending was in the store already: the ledger has it once it has all that is in the outbox now.
     pub fn see(&mut self, call: usize) -> bool {
         let home = self.home(self.owner(call));
-        let seen = home.map(|(life, engine)| (life, engine.header().out_seq));
+        let seen = home.map(|(epoch, engine)| (epoch, engine.header().out_seq));
         let kept = &mut self.calls[call].kept;
         match (seen, kept) {
-            (Some((life, seq)), Some(kept)) if kept.seq.is_none() && kept.life == life => {
+            (Some((epoch, seq)), Some(kept)) if kept.seq.is_none() && kept.epoch == epoch => {
                 kept.seq = Some(seq);
                 true
             }
@@ -80,7 +80,7 @@ impl World {
     pub fn drop_kept(&mut self, call: usize) -> bool {
         let done = self.calls[call].state == State::Done;
         let Some(Kept {
-            life,
+            epoch,
             seq: Some(seq),
         }) = self.calls[call].kept.filter(|_| done)
         else {
@@ -88,16 +88,16 @@ impl World {
         };
         let row = self.truth.row(cast::SHARD);
         let Some(home) = &row.home else { return false };
-        let name = home.run_id.0.parse().expect("a server's name is a number");
-        let now = self.nameable(home.life, name);
+        let now = home.epoch;
         let side = self.owner(call);
         if self.sides[side].adopted != Some(now) && !self.sides[side].suspects {
-            // The shard has left for another life than this sidecar knows.
+            // The shard has left for another epoch than this sidecar knows.
             self.sides[side].suspects = true;
             return true;
         }
-        let same = now == life;
-        let may = row.flushed_seq >= seq && (same || !self.rules.hold(Rule::KeptUntilThatLifeFlushed));
+        let same = now == epoch;
+        let may =
+            row.flushed_seq >= seq && (same || !self.rules.hold(Rule::KeptUntilThatEpochFlushed));
         if may {
             self.calls[call].kept = None;
         }
@@ -154,8 +154,8 @@ impl World {
         if !side.alive {
             return;
         }
-        let same_life = side.adopted == Some(command.life);
-        if matches!(answer, Answer::Lost) && same_life {
+        let same_epoch = side.adopted == Some(command.epoch);
+        if matches!(answer, Answer::Lost) && same_epoch {
             side.adopted = None;
         }
         match (command.verb, answer) {
@@ -167,10 +167,10 @@ impl World {
                 }
             }
             (Verb::Settle(call, _), Answer::Settle(answer)) => {
-                let life = self.sides[command.side].adopted;
-                let counts = same_life || !self.rules.hold(Rule::AnswersOfThisLife);
-                if let Some(life) = life.filter(|_| counts) {
-                    self.settled(call, life, *answer);
+                let epoch = self.sides[command.side].adopted;
+                let counts = same_epoch || !self.rules.hold(Rule::AnswersOfThisEpoch);
+                if let Some(epoch) = epoch.filter(|_| counts) {
+                    self.settled(call, epoch, *answer);
                 }
             }
             _ => {}
@@ -192,7 +192,7 @@ impl World {
         }
     }
 
-    fn settled(&mut self, call: usize, life: Life, answer: SettleAnswer) {
+    fn settled(&mut self, call: usize, epoch: Epoch, answer: SettleAnswer) {
         let seq = match answer {
             SettleAnswer::Ended(seq) => Some(seq),
             SettleAnswer::Already(_) => None,
@@ -203,17 +203,18 @@ impl World {
         let call = &mut self.calls[call];
         if call.state == State::Ending {
             call.state = State::Done;
-            call.kept = keeps.then_some(Kept { life, seq });
+            call.kept = keeps.then_some(Kept { epoch, seq });
         }
     }
 
-    /// A shard begins another life for a sidecar: what it acknowledged before is settled again.
-    pub fn adopt(&mut self, side: usize, life: Life) {
+    /// A shard begins another epoch for a sidecar: what it acknowledged before is settled again.
+    pub fn adopt(&mut self, side: usize, epoch: Epoch) {
         let sidecar = &mut self.sides[side];
-        sidecar.adopted = Some(life);
-        sidecar.known = Some(life);
+        sidecar.adopted = Some(epoch);
         for call in 0..self.calls.len() {
-            let outlived = self.calls[call].kept.is_some_and(|kept| kept.life != life);
+            let outlived = self.calls[call]
+                .kept
+                .is_some_and(|kept| kept.epoch != epoch);
             if self.owner(call) == side && outlived {
                 self.calls[call].state = State::Ending;
                 self.calls[call].kept = None;
@@ -234,7 +235,8 @@ impl World {
             return;
         };
         let held = |reserved: &Reserved| matches!(reserved, Reserved::Held { .. });
-        let is_new = matches!(answer, Answer::Reserve(reserved) if held(reserved)) && before.is_none();
+        let is_new =
+            matches!(answer, Answer::Reserve(reserved) if held(reserved)) && before.is_none();
         if is_new {
             self.calls[call].was_held = true;
         }

@@ -33,19 +33,46 @@ fn whatever_happens_nothing_is_lost_leaked_oversold_or_charged_twice() {
     let seed = setting("TOLLGATE_MODEL_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     let time = Duration::from_secs(setting("TOLLGATE_MODEL_SECONDS").unwrap_or(15));
     let searched = search(Rules::ALL, &WIDE, seed, Until::Over(time));
-    println!("seed {seed}: {} runs, {} steps", searched.runs, searched.steps);
+    println!(
+        "seed {seed}: {} runs, {} steps",
+        searched.runs, searched.steps
+    );
     if let Some(failure) = searched.failure {
         panic!("seed {seed}: {}", story(Rules::ALL, &WIDE, &failure));
     }
 }
 
 const RULES: &[Rule] = &[
-    Rule::EndedMarks, Rule::MarksOfUnknownIds, Rule::LapseChecksTheDeadline, Rule::OutSeqNeverRestarts, Rule::SkipsWhatIsFlushed,
-    Rule::ForgetsOnlyTheCommitted, Rule::CommitsOnlyOfTheServer, Rule::Tenure, Rule::ChangesInOrder, Rule::LockBeforeTheHeader,
-    Rule::EpochBeforeTheHeader, Rule::HeaderOnlyUpwards, Rule::CommandsExpectAnEpoch, Rule::AgreedForOneConnection, Rule::AnswersOfThisLife, Rule::DrainedBeforeALoad,
-    Rule::DrainedBeforeTheImage, Rule::ImageNotBehind, Rule::AsOfTheImage, Rule::LoadsOnlyTheCold, Rule::LoadKeepsWhatIsHeld,
-    Rule::EndingsAreKept, Rule::KeptUntilThatLifeFlushed, Rule::KeptWhereAlreadyEnded, Rule::HeldAgain, Rule::SettleCorrectsALapse,
-    Rule::CorrectsOnce, Rule::RestIsAChange, Rule::OnlyTheStoreExpires, Rule::WithdrawsOnce];
+    Rule::EndedMarks,
+    Rule::MarksOfUnknownIds,
+    Rule::LapseChecksTheDeadline,
+    Rule::OutSeqNeverRestarts,
+    Rule::SkipsWhatIsFlushed,
+    Rule::ForgetsOnlyTheCommitted,
+    Rule::CommitsOnlyOfTheServer,
+    Rule::ChangesInOrder,
+    Rule::LockBeforeTheHeader,
+    Rule::EpochBeforeTheHeader,
+    Rule::HeaderOnlyUpwards,
+    Rule::CommandsExpectAnEpoch,
+    Rule::AgreedForOneConnection,
+    Rule::AnswersOfThisEpoch,
+    Rule::DrainedBeforeALoad,
+    Rule::DrainedBeforeTheImage,
+    Rule::ImageNotBehind,
+    Rule::AsOfTheImage,
+    Rule::LoadsOnlyTheCold,
+    Rule::LoadKeepsWhatIsHeld,
+    Rule::EndingsAreKept,
+    Rule::KeptUntilThatEpochFlushed,
+    Rule::KeptWhereAlreadyEnded,
+    Rule::HeldAgain,
+    Rule::SettleCorrectsALapse,
+    Rule::CorrectsOnce,
+    Rule::RestIsAChange,
+    Rule::OnlyTheStoreExpires,
+    Rule::WithdrawsOnce,
+];
 
 #[test]
 fn hunt() {

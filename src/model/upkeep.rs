@@ -10,7 +10,7 @@ use super::world::{Check, Flush, World};
 use crate::ledger::posting::{Book, Posting, PostingKind};
 use crate::ledger::{Committed, Looked};
 use crate::money::Nanos;
-use crate::quota::{AccountId, ChangeBody, LotId, Moved, OutSeq, Outbox, ShardView};
+use crate::quota::{AccountId, ChangeBody, Entry, EntryKind, Epoch, LotId, Moved, OutSeq, Outbox};
 
 impl World {
     /// Locks the shard's row, then reads the header and the server's name.
@@ -49,10 +49,9 @@ impl World {
         let looked = self.truth_mut().look(SHARD, &view, anew);
         self.sides[side].check = Check::Idle;
         match looked {
-            Looked::Agreed(life) => {
-                let life = self.nameable(life, name(&view));
+            Looked::Agreed(epoch) => {
                 self.sides[side].suspects = false;
-                self.adopt(side, life);
+                self.adopt(side, epoch);
             }
             Looked::Open { header, .. } => {
                 let early = !self.rules.hold(Rule::EpochBeforeTheHeader);
@@ -92,13 +91,13 @@ impl World {
 
     /// Whether every entry is of the epoch that was agreed on: asked before the image is read.
     pub fn ask_drained(&mut self, side: usize) -> bool {
-        let Some((life, engine)) = self.home(side) else {
+        let Some((epoch, engine)) = self.home(side) else {
             return false;
         };
-        let clear = engine.oldest_epoch().is_none_or(|oldest| oldest == life.epoch);
-        let news = clear && self.sides[side].drained != Some(life.epoch);
+        let clear = engine.oldest_epoch().is_none_or(|oldest| oldest == epoch);
+        let news = clear && self.sides[side].drained != Some(epoch);
         if news {
-            self.sides[side].drained = Some(life.epoch);
+            self.sides[side].drained = Some(epoch);
         }
         news
     }
@@ -106,10 +105,10 @@ impl World {
     /// Reads an account's image, and sends it.
     pub fn load(&mut self, side: usize, account: usize) -> bool {
         let id = cast::account(account);
-        let Some((life, engine)) = self.home(side) else {
+        let Some((epoch, engine)) = self.home(side) else {
             return false;
         };
-        let drained = self.sides[side].drained == Some(life.epoch);
+        let drained = self.sides[side].drained == Some(epoch);
         let asks = self.rules.hold(Rule::DrainedBeforeALoad);
         let warm = engine.account(&id).is_some();
         if asks && !drained || warm && self.rules.hold(Rule::LoadsOnlyTheCold) {
@@ -148,7 +147,15 @@ impl World {
             lots: vec![(lot, -left)],
             ..Moved::default()
         };
-        let mut posting = Posting::of_outbox(PostingKind::Expiry, id, OutSeq(0));
+        let entry = Entry {
+            seq: OutSeq(0),
+            epoch: Epoch(0),
+            at: self.now,
+            account: id.clone(),
+            kind: EntryKind::Expired,
+            moved: moved.clone(),
+        };
+        let mut posting = Posting::of_outbox(PostingKind::Expiry, &entry);
         posting.wallet(&moved, Book::Expired);
         let truth = self.truth_mut();
         let account = truth.accounts.get_mut(id).expect("it exists");
@@ -176,7 +183,7 @@ impl World {
     }
 
     pub fn flush_read(&mut self, side: usize, most: usize) -> bool {
-        let Some((life, engine)) = self.home(side) else {
+        let Some((epoch, engine)) = self.home(side) else {
             return false;
         };
         let entries = engine.outbox(most);
@@ -186,7 +193,7 @@ impl World {
         let server = self.server(self.sides[side].server).expect("it was read");
         let outbox = Outbox {
             run_id: server.run_id(),
-            tenure: life.tenure,
+            epoch,
             entries,
             unreadable: Vec::new(),
         };
@@ -230,10 +237,9 @@ impl World {
         let truth = Rc::make_mut(&mut self.truth);
         let row = truth.row(SHARD).clone();
         if let Some(home) = &row.home {
-            let by_name = !rules.hold(Rule::Tenure) && outbox.run_id == home.run_id;
-            if by_name || !rules.hold(Rule::CommitsOnlyOfTheServer) {
+            if !rules.hold(Rule::CommitsOnlyOfTheServer) {
                 outbox.run_id = home.run_id.clone();
-                outbox.tenure = home.life.tenure;
+                outbox.epoch = home.epoch;
             }
         }
         if !rules.hold(Rule::SkipsWhatIsFlushed) {
@@ -247,7 +253,9 @@ impl World {
             }
         }
         let pending = truth.pending.clone();
-        let committed = truth.commit(SHARD, &outbox).expect("the outbox makes sense");
+        let committed = truth
+            .commit(SHARD, &outbox)
+            .expect("the outbox makes sense");
         if !rules.hold(Rule::WithdrawsOnce) {
             truth.pending = pending;
         }
@@ -286,8 +294,4 @@ impl World {
             engine.expect("it is at home there").forget(&seqs);
         }
     }
-}
-
-fn name(view: &ShardView) -> u8 {
-    view.run_id.0.parse().expect("a server's name is a number")
 }

@@ -8,12 +8,12 @@ use std::rc::Rc;
 
 use super::action::{Action, Fate, Verb};
 use super::cast;
-use super::rules::{Rule, Rules};
+use super::rules::Rules;
 use super::server::{Answer, Carries, Command, Server};
 use crate::clock::UnixMs;
 use crate::ledger::Truth;
 use crate::quota::engine::Engine;
-use crate::quota::{Epoch, Header, Life, OutSeq, Outbox, ShardView, Tenure};
+use crate::quota::{Epoch, Header, OutSeq, Outbox, ShardView};
 
 /// How much may happen in one run.
 #[derive(Debug, Clone, Copy)]
@@ -82,9 +82,7 @@ pub struct Sidecar {
     pub alive: bool,
     /// The server its connection goes to.
     pub server: u8,
-    pub adopted: Option<Life>,
-    /// The life it knew last, whether it trusts it still or not.
-    pub known: Option<Life>,
+    pub adopted: Option<Epoch>,
     /// It has a reason to check although it has adopted the shard.
     pub suspects: bool,
     /// The epoch that it knows to have no older entries.
@@ -96,8 +94,14 @@ pub struct Sidecar {
 #[derive(Debug, Clone)]
 pub enum Check {
     Idle,
-    Read { view: Box<ShardView>, anew: bool },
-    Open { header: Header, unsaved: Option<Rc<Truth>> },
+    Read {
+        view: Box<ShardView>,
+        anew: bool,
+    },
+    Open {
+        header: Header,
+        unsaved: Option<Rc<Truth>>,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -133,7 +137,7 @@ pub enum State {
 /// An ending that was acknowledged, and where the ledger has it; `None`: that is to be looked up.
 #[derive(Debug, Clone, Copy)]
 pub struct Kept {
-    pub life: Life,
+    pub epoch: Epoch,
     pub seq: Option<OutSeq>,
 }
 
@@ -144,7 +148,6 @@ impl World {
             alive: true,
             server: 0,
             adopted: None,
-            known: None,
             suspects: false,
             drained: None,
             check: Check::Idle,
@@ -205,7 +208,7 @@ impl World {
         }
     }
 
-    /// Checks until the sidecar knows the life of the current server.
+    /// Checks until the sidecar knows the epoch of the current server.
     pub fn agree(&mut self, side: usize) {
         for _ in 0..8 {
             self.step(Action::CheckRead(side));
@@ -234,23 +237,23 @@ impl World {
         self.old.as_mut().filter(|server| server.name == name)
     }
 
-    /// The life that a sidecar's commands expect, if it may send any.
-    pub fn ready(&self, side: usize) -> Option<Life> {
+    /// The epoch that a sidecar's commands expect, if it may send any.
+    pub fn ready(&self, side: usize) -> Option<Epoch> {
         let side = &self.sides[side];
         let reaches = self.server(side.server).is_some();
         side.adopted.filter(|_| side.alive && reaches)
     }
 
-    /// The server of a sidecar that may send commands, as long as it is in the life they agreed on.
-    pub fn home(&self, side: usize) -> Option<(Life, &Engine)> {
-        let life = self.ready(side)?;
+    /// The server of a sidecar that may send commands, as long as it is in the epoch they agreed on.
+    pub fn home(&self, side: usize) -> Option<(Epoch, &Engine)> {
+        let epoch = self.ready(side)?;
         let engine = self.server(self.sides[side].server)?.engine.as_deref()?;
-        (engine.header().epoch == life.epoch).then_some((life, engine))
+        (engine.header().epoch == epoch).then_some((epoch, engine))
     }
 
     /// A command sets out, unless the same one is on its way already.
     pub fn send(&mut self, side: usize, verb: Verb, carries: Carries) -> bool {
-        let Some(life) = self.ready(side) else {
+        let Some(epoch) = self.ready(side) else {
             return false;
         };
         let same = |flight: &Command| flight.side == side && flight.verb == verb;
@@ -260,22 +263,11 @@ impl World {
         self.net.push(Command {
             side,
             server: self.sides[side].server,
-            life,
+            epoch,
             verb,
             carries,
         });
         true
-    }
-
-    /// The life as it is known where a server's name is all that tells it from others.
-    pub fn nameable(&self, life: Life, server: u8) -> Life {
-        if self.rules.hold(Rule::Tenure) {
-            return life;
-        }
-        Life {
-            tenure: Tenure(i64::from(server)),
-            ..life
-        }
     }
 
     /// Notes the first thing that is wrong.

@@ -16,7 +16,7 @@ use super::route::Route;
 use super::shortage::Shortage;
 use crate::clock::UnixMs;
 use crate::config::Unpriced;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LoadError};
 use crate::money::Nanos;
 use crate::quota::{
     AccountId, Admission, Mode, Reservation, ReservationId, Reserve, Reserved, Seen, Snapshot,
@@ -27,7 +27,7 @@ use crate::quota::{
 /// moved may each come twice, when changes keep coming.
 const ATTEMPTS: usize = 6;
 
-const AWAY: Refusal = Refusal::QuotaUnavailable("the store is away");
+pub(super) const AWAY: Refusal = Refusal::QuotaUnavailable("the store is away");
 const BUSY: Refusal = Refusal::QuotaUnavailable("too many calls wait for the store");
 const RESTLESS: Refusal = Refusal::QuotaUnavailable("the account keeps changing");
 
@@ -37,8 +37,8 @@ pub struct Admitted {
     pub id: ReservationId,
     /// Says how it ends.
     pub meter: Arc<Meter>,
-    /// What the decision saw.
-    pub seen: Seen,
+    /// What the decision saw; nothing where the store was away.
+    pub seen: Option<Seen>,
     /// In monitor mode, what it would have been refused with.
     pub would_refuse: Option<&'static str>,
 }
@@ -60,22 +60,35 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         for _ in 0..ATTEMPTS {
             snapshot = self.checked(snapshot, &mut caller).await?;
             let meter = Arc::new(self.meter(route, &caller, call, &snapshot, now)?);
-            self.refuse_unchecked(&account)?;
             let permit = room.take().ok_or(BUSY)?;
             let id = ReservationId::new();
-            let reservation = self
-                .settler
-                .open(permit, id, account.clone(), meter.clone());
-            let claim = self.claim(id, &meter, &snapshot);
+            let open = |permit| {
+                self.settler
+                    .open(permit, id, account.clone(), meter.clone())
+            };
+            if !self.is_checked(&account) {
+                let call = self.go_on_without_store(route, &snapshot, &meter, id)?;
+                let reservation = open(permit);
+                return self.admit_bounded(id, meter, reservation, call).await;
+            }
+            let reservation = open(permit);
+            let claim = Arc::new(self.claim(id, &meter, &snapshot));
             let asked = Instant::now();
             let answer = self.store.reserve(&claim).await;
             self.metrics.reserve.record(asked.elapsed());
             let answer = match answer {
                 // It may have been held all the same: dropping the reservation releases it (rule 5).
-                Err(StoreError::Away(_) | StoreError::Nonsense(_)) => return Err(AWAY),
-                answer => answer,
+                Err(error) => {
+                    if matches!(error, StoreError::Lost { .. }) {
+                        self.keeper.wake();
+                    }
+                    let call = self.go_on_without_store(route, &snapshot, &meter, id)?;
+                    return self.admit_bounded(id, meter, reservation, call).await;
+                }
+                Ok(answer) => answer,
             };
-            if let Ok(Reserved::Held { fits, seen, .. }) = answer {
+            if let Reserved::Held { fits, seen, .. } = answer {
+                reservation.was_held(claim);
                 let shortage = || Shortage::explain(&snapshot, meter.quote(), &seen);
                 let would_refuse = (!fits).then(shortage).flatten();
                 let would_refuse = would_refuse.map(|shortage| shortage.kind.code());
@@ -84,43 +97,39 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                 let admitted = Admitted {
                     id,
                     meter,
-                    seen,
+                    seen: Some(seen),
                     would_refuse,
                 };
                 return Ok((admitted, reservation));
             }
             room = reservation.was_not_held();
             match answer {
-                Ok(Reserved::Short(seen)) => {
+                Reserved::Short(seen) => {
                     let shortage = Shortage::explain(&snapshot, meter.quote(), &seen);
                     return Err(shortage.map_or(RESTLESS, Refusal::from));
                 }
-                Ok(Reserved::Stale(newer)) => snapshot = self.snapshots.keep(*newer),
-                Ok(Reserved::WindowMoved(at)) => now = at,
-                Ok(Reserved::Cold) => self.load(&account).await?,
-                Ok(Reserved::OutboxFull) => {
+                Reserved::Stale(newer) => snapshot = self.snapshots.keep(*newer),
+                Reserved::WindowMoved(at) => now = at,
+                Reserved::Cold => self.load(&account).await?,
+                Reserved::OutboxFull => {
                     return Err(Refusal::QuotaUnavailable(
                         "the ledger is too far behind the store",
                     ));
                 }
-                Ok(Reserved::Held { .. } | Reserved::Ended(_)) => return Err(RESTLESS),
-                Err(_) => {
-                    self.keeper.wake();
-                    return Err(AWAY);
-                }
+                Reserved::Held { .. } | Reserved::Ended(_) => return Err(RESTLESS),
             }
         }
         Err(RESTLESS)
     }
 
-    /// Refuses a claim on a shard that must be checked first, without asking the store (rule 21).
-    fn refuse_unchecked(&self, account: &AccountId) -> Result<(), Refusal> {
+    /// Whether an account's shard has been checked; where it must be first, the store is not asked (rule 21).
+    fn is_checked(&self, account: &AccountId) -> bool {
         let shard = account.shard(self.store.shards());
-        if self.store.adopted(shard).is_none() {
+        let checked = self.store.adopted(shard).is_some();
+        if !checked {
             self.keeper.wake();
-            return Err(AWAY);
         }
-        Ok(())
+        checked
     }
 
     /// Refuses suspended accounts and revoked keys. What a cached snapshot says against a caller is asked again, so
@@ -170,9 +179,21 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
     }
 
     async fn load(&self, account: &AccountId) -> Result<(), Refusal> {
-        let away =
-            |_| Refusal::QuotaUnavailable("the ledger is away and this account is not loaded");
-        self.loader.load(account).await.map_err(away)
+        let loaded = self.loader.load(account).await;
+        loaded.map_err(|error| match error {
+            LoadError::Store(error) => {
+                if matches!(error, StoreError::Lost { .. }) {
+                    self.keeper.wake();
+                }
+                AWAY
+            }
+            LoadError::Undrained => Refusal::QuotaUnavailable(
+                "what ended before the store lost its state is on its way to the ledger",
+            ),
+            LoadError::NoAccount | LoadError::Ledger(_) | LoadError::Behind => {
+                Refusal::QuotaUnavailable("the ledger is away and this account is not loaded")
+            }
+        })
     }
 
     /// Prices the call for this account and builds its lines.

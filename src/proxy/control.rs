@@ -1,11 +1,15 @@
-//! The control listener: where the decision API will be. It is not built yet, and says so on every path.
+//! The control listener: the commands of whoever owns this process, and where the decision API will be. That is not built
+//! yet, and says so on every other path.
 //!
 //! It is open already so that a configuration's ports are what they will stay.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -21,13 +25,39 @@ const BOUNDS: Bounds = Bounds {
 };
 const NOT_BUILT: &str = r#"{"type":"about:blank","title":"Not built yet","status":501,"detail":"The decision API is not built yet; calls through the proxy listener are served.","code":"not_built_yet"}"#;
 
+/// The paths of the commands begin with this.
+const COMMANDS: &str = "/admin/";
+
+/// Answers commands. It is told who asks, and sees to it that they may.
+pub type Commands =
+    Arc<dyn Fn(SocketAddr, Request<Incoming>) -> BoxFuture<'static, Answer> + Send + Sync>;
+/// What this listener answers.
+pub type Answer = Response<Full<Bytes>>;
+
 /// Serves until `shutdown` is done.
-pub async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()>) {
-    let service = service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(not_built()));
-    listener::serve(listener, BOUNDS, service, shutdown).await;
+pub async fn serve(
+    listener: TcpListener,
+    commands: Option<Commands>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let service = |peer: SocketAddr| {
+        let commands = commands.clone();
+        service_fn(move |request: Request<Incoming>| {
+            let of_command = request.uri().path().starts_with(COMMANDS);
+            let answer = commands.as_ref().filter(|_| of_command);
+            let answer = answer.map(|commands| commands(peer, request));
+            async move {
+                Ok::<_, Infallible>(match answer {
+                    Some(answer) => answer.await,
+                    None => not_built(),
+                })
+            }
+        })
+    };
+    listener::serve_each(listener, BOUNDS, service, shutdown).await;
 }
 
-fn not_built() -> Response<Full<Bytes>> {
+fn not_built() -> Answer {
     let mut response = Response::new(Full::from(NOT_BUILT));
     *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
     let kind = HeaderValue::from_static("application/problem+json");
@@ -48,7 +78,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let server = tokio::spawn(serve(listener, async {
+        let server = tokio::spawn(serve(listener, None, async {
             let _ = stopped.await;
         }));
         let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();

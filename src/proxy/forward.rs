@@ -43,7 +43,8 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         call: Forwardable,
     ) -> Result<Response<ProxyBody>, Refusal> {
         // No reserve follows that would notice a revoked key or a suspended account, so both are asked for.
-        let snapshot = self.current_snapshot(&caller.identity.account).await?;
+        let account = &caller.identity.account;
+        let snapshot = self.snapshot_of_free_call(route, account).await?;
         self.checked(snapshot, &mut caller).await?;
         let request = route
             .upstream

@@ -67,6 +67,8 @@ struct Watched {
     unmetered: Option<&'static str>,
     /// What monitor mode would have refused the call with.
     would_refuse: Option<&'static str>,
+    /// Whether it went on without the store.
+    bounded: bool,
 }
 
 /// One call's meter.
@@ -87,6 +89,7 @@ impl Meter {
             answered: Answered::default(),
             unmetered: None,
             would_refuse: None,
+            bounded: false,
         });
         Self {
             facts,
@@ -150,6 +153,11 @@ impl Meter {
     /// What monitor mode would have refused the call with.
     pub fn would_refuse(&self, code: Option<&'static str>) {
         self.watched.lock().would_refuse = code;
+    }
+
+    /// The call goes on without the store (rule 31).
+    pub fn bounded(&self) {
+        self.watched.lock().bounded = true;
     }
 
     /// What was held.
@@ -253,7 +261,8 @@ impl Meter {
         let properties = notes
             .into_iter()
             .filter(|(name, _)| !(is_flat && *name == "unpriced"))
-            .filter_map(|(name, note)| Some((name.to_owned(), note?.into())));
+            .filter_map(|(name, note)| Some((name.to_owned(), note?.into())))
+            .chain(watched.bounded.then(|| ("bounded".to_owned(), true.into())));
         let reported = answered.usage_json.clone();
         RecordDetail {
             route: facts.route.to_string(),

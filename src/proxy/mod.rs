@@ -18,7 +18,7 @@ use self::snapshots::Snapshots;
 use crate::clock::Clock;
 use crate::config::RefusalConfig;
 use crate::ledger::{Keeper, Ledger, Loader};
-use crate::quota::{Settler, Store};
+use crate::quota::{Bounded, Settler, Store};
 use crate::telemetry::Metrics;
 
 mod admit;
@@ -39,7 +39,9 @@ mod shortage;
 mod snapshots;
 mod stream;
 mod upstream;
+mod without_store;
 
+pub use control::{Answer, Commands};
 pub use serve::{Addresses, ServeError, serve};
 
 /// What stands beside each app pod.
@@ -49,6 +51,8 @@ struct Sidecar<S, L> {
     loader: Arc<Loader<S, L>>,
     keeper: Arc<Keeper<S, L>>,
     settler: Arc<Settler>,
+    /// Where a route is bounded.
+    bounded: Option<Arc<Bounded>>,
     keys: Keys,
     snapshots: Snapshots,
     prices: Arc<ArcSwap<prices::Current>>,

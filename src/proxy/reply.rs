@@ -50,11 +50,9 @@ pub fn add_headers(
     }
     set(headers, RESERVATION, &admitted.id.to_string());
     let taken = charge.unwrap_or(Nanos(admitted.meter.quote().charge_claim().hold));
-    set(
-        headers,
-        BALANCE,
-        &(admitted.seen.balance - taken).to_string(),
-    );
+    if let Some(seen) = &admitted.seen {
+        set(headers, BALANCE, &(seen.balance - taken).to_string());
+    }
     if let Some(charge) = charge {
         set(headers, CHARGE, &charge.to_string());
     }
@@ -62,7 +60,8 @@ pub fn add_headers(
         set(headers, WOULD_REFUSE, code);
     }
     let lines = &admitted.meter.quote().lines;
-    let states: Vec<_> = lines.iter().zip(&admitted.seen.lines).collect();
+    let seen = admitted.seen.iter().flat_map(|seen| &seen.lines);
+    let states: Vec<_> = lines.iter().zip(seen).collect();
     add_rate_limits(headers, &states, now);
     for (resource, names) in OPENAI {
         // Of several windows, the one that is nearest to its limit.

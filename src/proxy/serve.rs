@@ -24,13 +24,13 @@ use super::route::Routes;
 use super::snapshots::Snapshots;
 use super::{Sidecar, control, health};
 use crate::clock::Clock;
-use crate::config::{Config, Meter};
+use crate::config::{Config, Meter, Route, StoreDown};
 use crate::dialect;
-use crate::ledger::{Applier, Flusher, Keeper, Ledger, Loader};
+use crate::ledger::{Applier, Auditor, Expiry, Flusher, Keeper, Ledger, Loader};
 use crate::listener::{self, Bounds};
 use crate::quota::{
-    AccountId, Outcome, Progressed, Settler, SettlerSettings, ShardId, Store, Surroundings,
-    Sweeper, SweeperSettings,
+    AccountId, Bounded, Ended, Ending, Kept, LeftOpen, Outcome, Settler, SettlerSettings, ShardId,
+    Store, Surroundings, Sweeper, SweeperSettings,
 };
 use crate::telemetry::{Metrics, Telemetry};
 
@@ -45,6 +45,7 @@ const FIRST_CHECKS: Duration = Duration::from_secs(3);
 const FIRST_CHECK_EACH: Duration = Duration::from_millis(20);
 /// How long a clean end waits for the ledger: what is not flushed then is flushed by whoever comes next.
 const LAST_FLUSH: Duration = Duration::from_secs(5);
+const LAST_FLUSH_EACH: Duration = Duration::from_millis(50);
 
 /// Where a sidecar listens, as base URLs.
 #[derive(Debug, Clone, Serialize)]
@@ -71,15 +72,24 @@ pub enum ServeError {
     /// The machine's root certificates cannot be read.
     #[error("cannot verify upstreams: {0}")]
     Roots(io::Error),
+    /// What the last process left to settle cannot be read, or the next calls could not be written down.
+    #[error("the journal of bounded calls, {path}, cannot be used: {error}")]
+    Journal {
+        /// Where.
+        path: String,
+        /// Why.
+        error: io::Error,
+    },
 }
 
 /// Serves until `shutdown` is done, and then until calls in flight have ended and their endings are handed over.
-/// `announce` is told once where.
+/// `announce` is told once where. `commands` answers at the control listener.
 pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
     config: Config,
     store: Arc<S>,
     ledger: Arc<L>,
     clock: Clock,
+    commands: Option<control::Commands>,
     announce: impl FnOnce(&Addresses),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
@@ -89,6 +99,7 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
     let telemetry = Telemetry::new();
     let readiness = Readiness::default();
     let drain = config.listen.drain;
+    let (bounded, left) = open_journal(&config)?;
     let house = Arc::new(House::new(
         &config,
         store,
@@ -96,7 +107,9 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
         &clock,
         telemetry.metrics.clone(),
     ));
-    let sidecar = Arc::new(house.sidecar(config, clock).map_err(ServeError::Roots)?);
+    house.settle_left(left).await;
+    let sidecar = house.sidecar(config, clock, bounded);
+    let sidecar = Arc::new(sidecar.map_err(ServeError::Roots)?);
 
     let (end, ended) = watch::channel(false);
     let mut doors = JoinSet::new();
@@ -106,7 +119,7 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
         telemetry.clone(),
         wait(&ended),
     ));
-    doors.spawn(control::serve(control_door, wait(&ended)));
+    doors.spawn(control::serve(control_door, commands, wait(&ended)));
     house.first_checks(&readiness).await;
     let mut tasks = house.start(&readiness, telemetry);
     announce(&Addresses {
@@ -144,14 +157,36 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
             "the store did not take all endings in time; their holds lapse by themselves"
         );
     }
-    let flushed = timeout(LAST_FLUSH, house.flusher.flush_dirty()).await;
-    if flushed != Ok(true) {
+    if timeout(LAST_FLUSH, house.last_flush()).await.is_err() {
         tracing::warn!("the ledger did not take all endings in time; they wait in the outbox");
     }
     tasks.shutdown().await;
     let _ = end.send(true);
     while doors.join_next().await.is_some() {}
     Ok(())
+}
+
+/// Opens the journal where calls may be written down in it, or a process that was killed has left some.
+fn open_journal(config: &Config) -> Result<(Option<Arc<Bounded>>, Vec<LeftOpen>), ServeError> {
+    let path = &config.store.bounded_journal;
+    let bounded = |route: &Route| matches!(route.on_store_down, StoreDown::Bounded(_));
+    let needed = config.routes.iter().any(bounded);
+    let left_some = std::fs::metadata(path).is_ok_and(|file| file.len() > 0);
+    if !needed && !left_some {
+        return Ok((None, Vec::new()));
+    }
+    match Bounded::open(path) {
+        Ok((bounded, left)) => Ok((Some(bounded), left)),
+        Err(error) if needed => Err(ServeError::Journal {
+            path: path.display().to_string(),
+            error,
+        }),
+        Err(error) => {
+            // It may be that of another sidecar, which is at work in the same directory.
+            tracing::warn!(path = %path.display(), %error, "a journal of bounded calls is left alone");
+            Ok((None, Vec::new()))
+        }
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, String), ServeError> {
@@ -181,7 +216,10 @@ struct House<S, L> {
     keeper: Arc<Keeper<S, L>>,
     applier: Arc<Applier<S, L>>,
     flusher: Arc<Flusher<S, L>>,
+    expiry: Expiry<S, L>,
+    auditor: Auditor<S, L>,
     settler: Arc<Settler>,
+    kept: Arc<Kept>,
     prices: Arc<ArcSwap<Current>>,
     metrics: Metrics,
     around: Arc<Around<S, L>>,
@@ -206,20 +244,46 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
             clock.clone(),
         );
         let (counts, now) = (metrics.clone(), clock.clone());
-        let flusher = Arc::new(flusher.telling(move |entries| counts.flushed(entries, now.now())));
-        let loader = Arc::new(Loader::new(store.clone(), ledger.clone()));
+        let kept = Arc::new(Kept::new(store.shards(), MAX_OPEN_CALLS));
+        let flusher = flusher
+            .keeping(kept.clone())
+            .telling(move |entries| counts.flushed(entries, now.now()));
+        let flusher = Arc::new(flusher);
+        let drains = flusher.clone();
+        let loader = Loader::new(store.clone(), ledger.clone());
+        let loader = Arc::new(loader.asking(move |shard| drains.mark(shard)));
+        let audit_interval = config.ledger.audit_interval;
+        let auditor = Auditor::new(store.clone(), ledger.clone(), audit_interval);
+        let counts = metrics.clone();
+        let auditor = auditor.telling(move |accounts, drifting| counts.audited(accounts, drifting));
         let deadline = Duration::from_millis(config.store.deadline_ms.unsigned_abs());
         let settings = SettlerSettings {
             max_open: MAX_OPEN_CALLS,
             deadline,
         };
+        let expiry = Expiry::new(
+            store.clone(),
+            ledger.clone(),
+            loader.clone(),
+            flusher.clone(),
+            clock.clone(),
+        );
         let around = Arc::new(Around {
             loader: loader.clone(),
             flusher: flusher.clone(),
+            keeper: keeper.clone(),
             metrics: metrics.clone(),
         });
+        let settler = Settler::start(
+            store.clone(),
+            around.clone(),
+            kept.clone(),
+            keeper.epochs(),
+            settings,
+        );
         Self {
-            settler: Arc::new(Settler::start(store.clone(), around.clone(), settings)),
+            settler: Arc::new(settler),
+            kept,
             around,
             store,
             ledger,
@@ -227,6 +291,8 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
             keeper,
             applier,
             flusher,
+            expiry,
+            auditor,
             prices: Arc::new(ArcSwap::from_pointee(Current::none())),
             metrics,
             sweeper: SweeperSettings {
@@ -236,7 +302,31 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         }
     }
 
-    fn sidecar(&self, config: Config, clock: Clock) -> io::Result<Sidecar<S, L>> {
+    /// Ends what a process that was killed had let through without the store, like calls of this one.
+    // holds: 3, never lost
+    async fn settle_left(&self, left: Vec<LeftOpen>) {
+        if !left.is_empty() {
+            let calls = left.len();
+            tracing::warn!(
+                calls,
+                "the last process left calls in the journal, which are settled now"
+            );
+        }
+        for (settle, call) in left {
+            let permit = self.settler.wait_for_room().await;
+            let (id, account) = (settle.id, settle.account.clone());
+            let metered = Arc::new(Ending::from(settle));
+            let mut over = self.settler.open(permit, id, account, metered);
+            over.goes_on_without_store(call);
+        }
+    }
+
+    fn sidecar(
+        &self,
+        config: Config,
+        clock: Clock,
+        bounded: Option<Arc<Bounded>>,
+    ) -> io::Result<Sidecar<S, L>> {
         if config
             .routes
             .iter()
@@ -251,6 +341,7 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
             loader: self.loader.clone(),
             keeper: self.keeper.clone(),
             settler: self.settler.clone(),
+            bounded,
             keys: Keys::default(),
             snapshots: Snapshots::default(),
             prices: self.prices.clone(),
@@ -276,8 +367,14 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         let house = self.clone();
         tasks.spawn(async move { house.flusher.run().await });
         let house = self.clone();
+        tasks.spawn(async move { house.expiry.run().await });
+        let house = self.clone();
+        tasks.spawn(async move { house.auditor.run().await });
+        let house = self.clone();
         tasks.spawn(async move { prices::follow(&*house.ledger, &house.prices).await });
         tasks.spawn(async move { telemetry.run_upkeep().await });
+        let house = self.clone();
+        tasks.spawn(async move { house.count_epochs().await });
         let (house, readiness) = (self.clone(), readiness.clone());
         tasks.spawn(async move { house.watch(&readiness).await });
         tasks
@@ -297,6 +394,25 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         self.look(readiness);
     }
 
+    async fn count_epochs(&self) {
+        let mut epochs = self.keeper.epochs().listen();
+        loop {
+            for new in epochs.next().await {
+                self.metrics
+                    .epochs
+                    .increment(u64::from(new.before.is_some()));
+            }
+        }
+    }
+
+    /// Until the ledger has every ending of this sidecar, whoever carries it there.
+    async fn last_flush(&self) {
+        while !self.flusher.flush_dirty().await {
+            sleep(LAST_FLUSH_EACH).await;
+        }
+        self.kept.all_flushed().await;
+    }
+
     /// Keeps readiness and gauges true.
     async fn watch(&self, readiness: &Readiness) {
         let mut ticks = interval(LOOK_EACH);
@@ -310,9 +426,9 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
     fn look(&self, readiness: &Readiness) {
         let health = self.keeper.health();
         self.metrics
-            .store_up(health.store.is_none() && health.lost.is_none());
+            .store_up(health.store.is_none() && health.foreign.is_none());
         self.metrics.ledger_up(health.ledger.is_none());
-        readiness.note(Dependency::Store, health.store.or(health.lost));
+        readiness.note(Dependency::Store, health.store.or(health.foreign));
         readiness.note(Dependency::Ledger, health.ledger);
         readiness.note(Dependency::Applier, self.applier.away());
         readiness.note(Dependency::Flusher, self.flusher.away());
@@ -325,6 +441,7 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
 struct Around<S, L> {
     loader: Arc<Loader<S, L>>,
     flusher: Arc<Flusher<S, L>>,
+    keeper: Arc<Keeper<S, L>>,
     metrics: Metrics,
 }
 
@@ -347,7 +464,19 @@ impl<S: Store + 'static, L: Ledger + 'static> Surroundings for Around<S, L> {
         }
     }
 
-    fn hold_gone(&self, answer: Progressed) {
-        tracing::debug!(?answer, "a heartbeat found its hold gone");
+    fn settled_again(&self) {
+        self.metrics.settled_again.increment(1);
+    }
+
+    fn hold_gone(&self, ended: Ended) {
+        tracing::debug!(?ended, "a heartbeat found that its hold had ended");
+    }
+
+    fn held_again(&self) {
+        self.metrics.held_again.increment(1);
+    }
+
+    fn shard_lost(&self, _shard: ShardId) {
+        self.keeper.wake();
     }
 }

@@ -30,6 +30,11 @@ impl Snapshots {
         known.unwrap_or_else(|| Arc::new(unknown(account.clone())))
     }
 
+    /// What is known of the account, if anything is.
+    pub fn known(&self, account: &AccountId) -> Option<Arc<Snapshot>> {
+        self.known.get(account)
+    }
+
     /// Remembers a newer one.
     pub fn keep(&self, snapshot: Snapshot) -> Arc<Snapshot> {
         let snapshot = Arc::new(snapshot);

@@ -1,11 +1,11 @@
 //! The backends of the store, one type for all that is built once: which of them it is, the configuration says.
 
-use super::memory::MemoryStore;
+use super::embedded::EmbeddedStore;
 use super::redis::RedisStore;
 use super::{
-    AccountId, AccountImage, AccountView, ApplyAnswer, ExpireAnswer, ExpiredLot, Header,
-    LapseAnswer, Life, LoadAnswer, OutSeq, Outbox, Overdue, Progress, Progressed, Reserve,
-    Reserved, Settle, SettleAnswer, ShardId, ShardView, Store, StoreChange, StoreError,
+    AccountId, AccountImage, AccountView, ApplyAnswer, Epoch, ExpireAnswer, ExpiredLot, Header,
+    LapseAnswer, LoadAnswer, OutSeq, Outbox, Overdue, Progress, Progressed, Reserve, Reserved,
+    Settle, SettleAnswer, ShardId, ShardView, Store, StoreChange, StoreError,
 };
 use crate::clock::UnixMs;
 
@@ -15,8 +15,8 @@ use crate::clock::UnixMs;
     reason = "there is one in a process, behind an Arc"
 )]
 pub enum AnyStore {
-    /// It ends with the process.
-    Memory(MemoryStore),
+    /// In this process, with a journal or without one.
+    Embedded(EmbeddedStore),
     /// Redis or Valkey, one server or a Cluster.
     Redis(RedisStore),
 }
@@ -25,7 +25,7 @@ pub enum AnyStore {
 macro_rules! on {
     ($store:expr, $inner:ident => $call:expr) => {
         match $store {
-            AnyStore::Memory($inner) => $call,
+            AnyStore::Embedded($inner) => $call,
             AnyStore::Redis($inner) => $call,
         }
     };
@@ -44,11 +44,11 @@ impl Store for AnyStore {
         on!(self, store => store.open(shard, header).await)
     }
 
-    fn adopt(&self, shard: ShardId, life: Life) {
-        on!(self, store => store.adopt(shard, life));
+    fn adopt(&self, shard: ShardId, epoch: Epoch) {
+        on!(self, store => store.adopt(shard, epoch));
     }
 
-    fn adopted(&self, shard: ShardId) -> Option<Life> {
+    fn adopted(&self, shard: ShardId) -> Option<Epoch> {
         on!(self, store => store.adopted(shard))
     }
 

@@ -116,13 +116,8 @@ number!(
     LotId(i64)
 );
 number!(
-    /// A life of a shard's state in the store.
+    /// A life of a shard's state in the store: it ends when the store has lost the shard, or another server keeps it.
     Epoch(i64)
-);
-number!(
-    /// Which of the servers that kept a shard one after another. A server may come back under its old name with the
-    /// data of another, so its name alone would not do (rule 23).
-    Tenure(i64)
 );
 number!(
     /// The number of an outbox entry within its shard; it never restarts (rule 18).

@@ -6,12 +6,17 @@ use crate::clock::UnixMs;
 
 mod account;
 mod any;
+mod bounded;
 mod change;
+pub mod embedded;
 pub mod engine;
 mod entry;
+mod epochs;
+mod heartbeat;
 mod id;
+mod journal;
+mod kept;
 mod limit;
-pub mod memory;
 pub mod redis;
 mod reservation;
 mod settler;
@@ -21,12 +26,15 @@ mod view;
 
 pub use account::{Lot, Mode, Snapshot, Status};
 pub use any::AnyStore;
+pub use bounded::{Bounded, BoundedCall, LeftOpen};
 pub use change::{AccountImage, ApplyAnswer, ChangeBody, CounterBalance, LoadAnswer, StoreChange};
 pub use entry::{EndedEntry, Entry, EntryKind, Moved};
+pub use epochs::{Epochs, NewEpoch, NewEpochs};
 pub use id::{
     AccountId, AccountIdError, ChangeSeq, Detail, Epoch, LotId, OutSeq, ReservationId, RunId,
-    ShardId, Tenure, Version,
+    ShardId, Version,
 };
+pub use kept::Kept;
 pub use limit::{CounterKey, Limit, NameError, Resource, Scope, Span, Window};
 pub use reservation::{Ending, Metered, Reservation};
 pub use settler::{Settler, SettlerSettings, Surroundings};
@@ -37,7 +45,7 @@ pub use verb::{
     WithdrawalReason,
 };
 pub use view::{
-    AccountView, CounterState, Header, Life, LotState, OpenHold, Outbox, ShardView, Unreadable,
+    AccountView, CounterState, Header, LotState, OpenHold, Outbox, ShardView, Unreadable,
 };
 
 /// The most quota lines one call may claim.
@@ -57,7 +65,7 @@ pub enum StoreError {
     /// Out of reach, or too slow: the command may have run all the same.
     #[error("the store is away: {0}")]
     Away(String),
-    /// The shard's header is missing, or of another life than this sidecar knows.
+    /// The shard's header is missing, or of another epoch than this sidecar knows.
     #[error("shard {shard} of the store has lost its state, or is of another epoch: {reason}")]
     Lost {
         /// Which.
@@ -85,10 +93,10 @@ pub trait Store: Send + Sync {
         shard: ShardId,
         header: &Header,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
-    /// From now on commands expect this life. A backend forgets it when its connection breaks (rule 21).
-    fn adopt(&self, shard: ShardId, life: Life);
-    /// The life that commands expect; `None` where the shard must be checked first.
-    fn adopted(&self, shard: ShardId) -> Option<Life>;
+    /// From now on commands expect this epoch. A backend forgets it when its connection breaks (rule 21).
+    fn adopt(&self, shard: ShardId, epoch: Epoch);
+    /// The epoch that commands expect; `None` where the shard must be checked first.
+    fn adopted(&self, shard: ShardId) -> Option<Epoch>;
 
     /// Rules 1, 9, 12, 13.
     fn reserve(

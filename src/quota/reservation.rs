@@ -10,7 +10,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
-use super::{AccountId, Count, Detail, Outcome, ReservationId};
+use super::bounded::BoundedCall;
+use super::{AccountId, Count, Detail, Outcome, ReservationId, Reserve, Settle};
 use crate::money::Nanos;
 
 /// How a reservation would end if it ended now.
@@ -26,6 +27,24 @@ pub struct Ending {
     pub detail: Detail,
 }
 
+/// What is known of a call that is over.
+impl Metered for Ending {
+    fn ending(&self) -> Ending {
+        self.clone()
+    }
+}
+
+impl From<Settle> for Ending {
+    fn from(settle: Settle) -> Self {
+        Self {
+            outcome: settle.outcome,
+            charge: settle.charge,
+            counts: settle.counts,
+            detail: settle.detail,
+        }
+    }
+}
+
 /// What watches a call and can say at any time what it has used. Asked by heartbeats, and once at the end.
 pub trait Metered: Send + Sync {
     /// How the reservation would end now.
@@ -39,16 +58,19 @@ pub(super) struct Closing {
     pub metered: Arc<dyn Metered>,
     /// Moves with the work: returned when the store has acknowledged the ending.
     pub permit: OwnedSemaphorePermit,
+    /// Where the call went on without the store: its journal and its bound are told how it ended.
+    pub bounded: Option<BoundedCall>,
 }
 
 /// A call in flight, as the heartbeat sees it.
 pub(super) struct Live {
-    pub account: AccountId,
+    /// What it holds, so that it can be held again where the store has lost it (rule 23).
+    pub claim: Arc<Reserve>,
     pub metered: Arc<dyn Metered>,
     pub since: Instant,
 }
 
-/// Every call in flight. A DashMap, because calls come and go on all threads at once and never meet.
+/// Every call in flight that is held. A DashMap, because calls come and go on all threads at once and never meet.
 pub(super) type LiveCalls = DashMap<ReservationId, Live>;
 
 /// One call's claim. Dropping it ends it, as its meter says.
@@ -66,12 +88,6 @@ impl Reservation {
         settler: UnboundedSender<Closing>,
         live: Arc<LiveCalls>,
     ) -> Self {
-        let call = Live {
-            account: closing.account.clone(),
-            metered: closing.metered.clone(),
-            since: Instant::now(),
-        };
-        live.insert(closing.id, call);
         Self {
             closing: Some(closing),
             settler,
@@ -79,11 +95,29 @@ impl Reservation {
         }
     }
 
+    /// The store holds the claim: from now on heartbeats keep the hold alive, and make it again where it is lost. Not
+    /// before, since a hold is made again without a look at the limits.
+    pub fn was_held(&self, claim: Arc<Reserve>) {
+        if let Some(closing) = &self.closing {
+            let call = Live {
+                claim,
+                metered: closing.metered.clone(),
+                since: Instant::now(),
+            };
+            self.live.insert(closing.id, call);
+        }
+    }
+
+    /// The call goes on although the store is away: its ending will be settled like that of an unknown id (rule 31).
+    pub fn goes_on_without_store(&mut self, call: BoundedCall) {
+        if let Some(closing) = &mut self.closing {
+            closing.bounded = Some(call);
+        }
+    }
+
     /// Forgets a claim that the store has not held, so that there is nothing to end, and gives its room back.
     pub fn was_not_held(mut self) -> Option<OwnedSemaphorePermit> {
-        let closing = self.closing.take()?;
-        self.live.remove(&closing.id);
-        Some(closing.permit)
+        self.closing.take().map(|closing| closing.permit)
     }
 }
 

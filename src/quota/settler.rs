@@ -1,21 +1,22 @@
-//! Ends reservations and keeps the live ones alive, away from the caller's path.
+//! Ends reservations, away from the caller's path, and sees to it that what ended stays ended.
 //!
-//! An ending is repeated until the store has acknowledged it: every verb is safe to repeat, and money is not.
+//! An ending is repeated until the store has acknowledged it, and once more wherever the store may have forgotten that
+//! before the ledger had it (rule 23): every verb is safe to repeat, and money is not.
 
 use std::future::Future;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::iter;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
+use super::heartbeat::Heart;
+use super::kept::{Kept, KeptEnding};
 use super::reservation::{Closing, LiveCalls};
 use super::{
-    AccountId, Metered, Outcome, Progress, Progressed, Reservation, ReservationId, Settle,
-    SettleAnswer, ShardId, Store,
+    AccountId, Ended, Epoch, Epochs, Metered, NewEpochs, OutSeq, Outcome, Reservation,
+    ReservationId, Settle, SettleAnswer, ShardId, Store, StoreError,
 };
 
 /// What the settler asks of the rest of the sidecar, and tells it.
@@ -26,8 +27,14 @@ pub trait Surroundings: Send + Sync + 'static {
     fn outbox_grew(&self, shard: ShardId);
     /// The store acknowledged an ending, so long after it was handed over.
     fn ended(&self, outcome: Outcome, after: Duration);
-    /// A heartbeat found the hold gone; the call goes on, and its settle will say what it used.
-    fn hold_gone(&self, answer: Progressed);
+    /// The store acknowledged an ending again, in another epoch of its shard.
+    fn settled_again(&self);
+    /// A heartbeat found that the hold had ended; the call goes on, and its settle will say what it used.
+    fn hold_gone(&self, ended: Ended);
+    /// A hold that the store had lost was made again.
+    fn held_again(&self);
+    /// A command was answered that this shard must be checked first.
+    fn shard_lost(&self, shard: ShardId);
 }
 
 /// Sizes and times.
@@ -43,8 +50,8 @@ const RETRY_AT_FIRST: Duration = Duration::from_millis(20);
 const RETRY_AT_MOST: Duration = Duration::from_secs(1);
 /// Endings that may be at the store at once, so that a long outage is not followed by a stampede.
 const ENDINGS_AT_ONCE: usize = 1024;
-/// Heartbeats that may be at the store at once.
-const HEARTBEATS_AT_ONCE: usize = 64;
+/// How often kept endings are looked through for one that was acknowledged just when its shard began another epoch.
+const LOOK_EACH: Duration = Duration::from_secs(1);
 
 /// Hands out reservations and ends them.
 pub struct Settler {
@@ -59,17 +66,26 @@ impl Settler {
     pub fn start<S: Store + 'static, E: Surroundings>(
         store: Arc<S>,
         surroundings: Arc<E>,
+        kept: Arc<Kept>,
+        epochs: &Epochs,
         settings: SettlerSettings,
     ) -> Self {
         let (queue, closings) = unbounded_channel();
         let live = Arc::new(LiveCalls::new());
-        tokio::spawn(end_all(store.clone(), surroundings.clone(), closings));
-        tokio::spawn(keep_alive(
+        let heart = Heart {
+            store: store.clone(),
+            surroundings: surroundings.clone(),
+            live: Arc::downgrade(&live),
+            deadline: settings.deadline,
+        };
+        tokio::spawn(heart.run(epochs.listen()));
+        let ender = Arc::new(Ender {
             store,
             surroundings,
-            Arc::downgrade(&live),
-            settings.deadline,
-        ));
+            kept,
+            at_once: Semaphore::new(ENDINGS_AT_ONCE),
+        });
+        tokio::spawn(ender.run(closings, epochs.listen()));
         Self {
             room: Arc::new(Semaphore::new(settings.max_open as usize)),
             max_open: settings.max_open,
@@ -81,6 +97,12 @@ impl Settler {
     /// Room for one reservation and its ending; `None` while too many are open or wait for the store.
     pub fn room(&self) -> Option<OwnedSemaphorePermit> {
         self.room.clone().try_acquire_owned().ok()
+    }
+
+    /// The same for a reservation that is over already, and can wait.
+    pub async fn wait_for_room(&self) -> OwnedSemaphorePermit {
+        let room = self.room.clone().acquire_owned().await;
+        room.expect("this semaphore is never closed")
     }
 
     /// Opens the guard of a claim that is about to be made: even a reserve that times out gets its ending (rule 5).
@@ -96,6 +118,7 @@ impl Settler {
             account,
             metered,
             permit,
+            bounded: None,
         };
         Reservation::new(closing, self.queue.clone(), self.live.clone())
     }
@@ -111,54 +134,152 @@ impl Settler {
     }
 }
 
-async fn end_all<S: Store + 'static, E: Surroundings>(
+/// Ends what was handed over.
+struct Ender<S, E> {
     store: Arc<S>,
     surroundings: Arc<E>,
-    mut closings: UnboundedReceiver<Closing>,
-) {
-    let at_once = Arc::new(Semaphore::new(ENDINGS_AT_ONCE));
-    while let Some(closing) = closings.recv().await {
-        let (store, surroundings) = (store.clone(), surroundings.clone());
-        let at_once = at_once.clone();
-        tokio::spawn(async move { end(&*store, &*surroundings, &at_once, closing).await });
-    }
+    kept: Arc<Kept>,
+    at_once: Semaphore,
 }
 
-/// Repeats one ending until the store has acknowledged it.
-// holds: 2, never leaked; 3, never lost, as long as this process lives
-async fn end<S: Store, E: Surroundings>(
-    store: &S,
-    surroundings: &E,
-    at_once: &Semaphore,
-    closing: Closing,
-) {
-    let handed_over = Instant::now();
-    let settle = settle_of(&closing);
-    let mut pause = RETRY_AT_FIRST;
-    loop {
-        // The turn is given back while it waits: what one shard cannot take must not keep others' endings.
-        let turn = at_once.acquire().await;
-        let answer = store.settle(&settle).await;
-        drop(turn);
-        match answer {
-            Ok(SettleAnswer::Ended(_)) => {
-                surroundings.outbox_grew(closing.account.shard(store.shards()));
-                break;
+/// What came of one attempt to settle.
+enum Attempt {
+    /// In this epoch of its shard; the ledger has it once it is at this number.
+    Acknowledged(Epoch, OutSeq),
+    /// It can never be done.
+    Refused,
+    /// The account must be loaded first.
+    Cold,
+    /// It is not known whether it was done.
+    Unsure,
+}
+
+impl<S: Store + 'static, E: Surroundings> Ender<S, E> {
+    /// Ends until the settler and its calls are gone.
+    async fn run(self: Arc<Self>, mut closings: UnboundedReceiver<Closing>, mut epochs: NewEpochs) {
+        let mut looks = interval(LOOK_EACH);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                closing = closings.recv() => {
+                    let Some(closing) = closing else { return };
+                    let ender = self.clone();
+                    tokio::spawn(async move { ender.end(closing).await });
+                }
+                _ = epochs.next() => self.settle_outlived(),
+                _ = looks.tick() => self.settle_outlived(),
             }
-            Ok(SettleAnswer::Already(_)) => break,
+        }
+    }
+
+    /// Ends one reservation, and keeps its ending for the ledger.
+    // holds: 2, never leaked
+    async fn end(&self, mut closing: Closing) {
+        let handed_over = Instant::now();
+        let settle = settle_of(&closing);
+        if let Some(call) = &mut closing.bounded {
+            call.ended(&settle).await;
+        }
+        let acknowledged = self.settle(&settle).await;
+        self.surroundings
+            .ended(settle.outcome, handed_over.elapsed());
+        if let Some(acknowledged) = acknowledged {
+            let permit = self.kept.room().await;
+            self.keep(settle, acknowledged, permit);
+        }
+        if let Some(call) = closing.bounded {
+            call.done().await;
+        }
+        drop(closing.permit);
+    }
+
+    /// Settles again what was acknowledged in an epoch that is over, as far as the ledger does not have it.
+    // holds: 3, never lost
+    fn settle_outlived(self: &Arc<Self>) {
+        for shard in self.kept.shards() {
+            let Some(epoch) = self.store.adopted(shard) else {
+                continue;
+            };
+            for ending in self.kept.take_outlived(shard, epoch) {
+                let ender = self.clone();
+                tokio::spawn(async move {
+                    if let Some(acknowledged) = ender.settle(&ending.settle).await {
+                        ender.surroundings.settled_again();
+                        ender.keep(ending.settle, acknowledged, ending.permit);
+                    }
+                });
+            }
+        }
+    }
+
+    fn keep(&self, settle: Settle, (epoch, seq): (Epoch, OutSeq), permit: OwnedSemaphorePermit) {
+        let shard = settle.account.shard(self.store.shards());
+        let ending = KeptEnding {
+            settle,
+            epoch,
+            seq,
+            since: Instant::now(),
+            permit,
+        };
+        self.kept.keep(shard, ending);
+        // Only now: whoever flushes tells what is kept.
+        self.surroundings.outbox_grew(shard);
+    }
+
+    /// Repeats an ending until the store has acknowledged it; `None` where it never can.
+    async fn settle(&self, settle: &Settle) -> Option<(Epoch, OutSeq)> {
+        let mut pause = RETRY_AT_FIRST;
+        loop {
+            // The turn is given back while it waits: what one shard cannot take must not keep others' endings.
+            let turn = self.at_once.acquire().await;
+            let attempt = self.attempt(settle).await;
+            drop(turn);
+            match attempt {
+                Attempt::Acknowledged(epoch, seq) => return Some((epoch, seq)),
+                Attempt::Refused => return None,
+                Attempt::Cold if self.surroundings.load(&settle.account).await.is_ok() => continue,
+                // Away, lost, or cold with the ledger away: what keeps it so is said once, by whoever watches that.
+                Attempt::Cold | Attempt::Unsure => {}
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY_AT_MOST);
+        }
+    }
+
+    async fn attempt(&self, settle: &Settle) -> Attempt {
+        let shard = settle.account.shard(self.store.shards());
+        let Some(epoch) = self.store.adopted(shard) else {
+            self.surroundings.shard_lost(shard);
+            return Attempt::Unsure;
+        };
+        let seq = match self.store.settle(settle).await {
+            Ok(SettleAnswer::Ended(seq)) => seq,
+            // Its entry is one of those written so far, unless the ledger has it already.
+            Ok(SettleAnswer::Already(_)) => match self.store.view(shard).await {
+                Ok(view) => match view.header {
+                    Some(header) if header.epoch == epoch => header.out_seq,
+                    _ => return Attempt::Unsure,
+                },
+                Err(_) => return Attempt::Unsure,
+            },
             Ok(SettleAnswer::BelowZero) => {
                 tracing::error!(id = %settle.id, "a count cannot go below zero");
-                break;
+                return Attempt::Refused;
             }
-            Ok(SettleAnswer::Cold) if surroundings.load(&closing.account).await.is_ok() => continue,
-            // Away, lost, or cold with the ledger away: what keeps it so is said once, by whoever watches that.
-            Ok(SettleAnswer::Cold) | Err(_) => {}
+            Ok(SettleAnswer::Cold) => return Attempt::Cold,
+            Err(StoreError::Lost { shard, .. }) => {
+                self.surroundings.shard_lost(shard);
+                return Attempt::Unsure;
+            }
+            Err(_) => return Attempt::Unsure,
+        };
+        // An answer from between two epochs may be of either.
+        if self.store.adopted(shard) == Some(epoch) {
+            Attempt::Acknowledged(epoch, seq)
+        } else {
+            Attempt::Unsure
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(RETRY_AT_MOST);
     }
-    surroundings.ended(settle.outcome, handed_over.elapsed());
-    drop(closing.permit);
 }
 
 fn settle_of(closing: &Closing) -> Settle {
@@ -171,49 +292,4 @@ fn settle_of(closing: &Closing) -> Settle {
         counts: ending.counts,
         detail: ending.detail,
     }
-}
-
-/// Sends each call in flight a heartbeat three times a deadline (rule 3).
-async fn keep_alive<S: Store, E: Surroundings>(
-    store: Arc<S>,
-    surroundings: Arc<E>,
-    live: Weak<LiveCalls>,
-    deadline: Duration,
-) {
-    let beat = deadline / 3;
-    let mut ticks = interval(beat);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let Some(live) = live.upgrade() else { return };
-        let heartbeats = iter(due(&live, beat, deadline));
-        drop(live);
-        heartbeats
-            .for_each_concurrent(HEARTBEATS_AT_ONCE, async |progress| {
-                // One that does not get through is made up for by the next; three fit into a deadline.
-                if let Ok(answer @ (Progressed::Ended(_) | Progressed::Unknown)) =
-                    store.progress(&progress).await
-                {
-                    surroundings.hold_gone(answer);
-                }
-            })
-            .await;
-    }
-}
-
-/// The heartbeats of the calls older than one beat. Collected first, so that no lock is held across an await.
-fn due(live: &LiveCalls, beat: Duration, deadline: Duration) -> Vec<Progress> {
-    let old = live.iter().filter(|call| call.since.elapsed() >= beat);
-    old.map(|call| {
-        let ending = call.metered.ending();
-        Progress {
-            id: *call.key(),
-            account: call.account.clone(),
-            charge: ending.charge,
-            amounts: ending.counts.iter().map(|count| count.amount).collect(),
-            deadline_ms: i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX),
-            detail: ending.detail,
-        }
-    })
-    .collect()
 }

@@ -234,7 +234,7 @@ pub enum LapseAnswer {
 }
 
 /// A hold whose deadline has passed, as a sweeper finds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overdue {
     /// Which.
     pub id: ReservationId,

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{
     AccountId, ChangeSeq, Count, CounterKey, Entry, Epoch, Lot, LotId, OutSeq, ReservationId,
-    RunId, Snapshot, Tenure,
+    RunId, Snapshot,
 };
 use crate::clock::UnixMs;
 use crate::money::{Amount, Nanos};
@@ -17,21 +17,12 @@ pub struct Header {
     pub install: Uuid,
     /// [`STORE_FORMAT`].
     pub format: u32,
-    /// Its life.
+    /// Its epoch.
     pub epoch: Epoch,
     /// The number of the last outbox entry.
     pub out_seq: OutSeq,
     /// The number of the last change applied.
     pub applied_seq: ChangeSeq,
-}
-
-/// A life of a shard as its sidecars know it once they have checked it (rule 21).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Life {
-    /// Ended when the store has lost the shard.
-    pub epoch: Epoch,
-    /// Ended when another server keeps it.
-    pub tenure: Tenure,
 }
 
 /// A shard as one atomic read sees it.
@@ -56,8 +47,8 @@ pub struct ShardView {
 pub struct Outbox {
     /// The server that was read; a flush commits only if the ledger knows the shard to be there (rule 19).
     pub run_id: RunId,
-    /// Its tenure, as the reader knew it: by then the server may have left and come back.
-    pub tenure: Tenure,
+    /// Its epoch, as the reader knew it: by then another may have begun.
+    pub epoch: Epoch,
     /// The entries.
     pub entries: Vec<Entry>,
     /// Those among them that nobody can read.

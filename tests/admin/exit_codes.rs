@@ -16,7 +16,11 @@ async fn wrong_usage_is_2() {
         &["migrate", "--shards", "0"],
         &["usage", "acme", "--from", "2026-01-01"],
         &["explain", "acme"],
-        &["rebuild"],
+        &["rebuild", "--account", "acme"],
+        &["withdraw", "acme", "1", "theft"],
+        &["withdraw", "acme", "none", "void"],
+        &["adjust", "acme", "1"],
+        &["flush", "--quarantined", "--watch"],
         &["prices", "import", "file"],
         &["demo", "--config", "tollgate.toml"],
     ] {

@@ -2,10 +2,14 @@
 
 mod accounts;
 mod catalogue;
+mod credit;
+mod customer;
 mod exit_codes;
 mod grants;
 mod keys;
 mod migrate;
+mod quarantine;
+mod tampered;
 mod verify;
 
 use std::path::PathBuf;

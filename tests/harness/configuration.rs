@@ -11,6 +11,8 @@ pub struct Settings {
     pub drain_s: u32,
     pub response_timeout_ms: u32,
     pub log_level: &'static str,
+    /// More lines of [store].
+    pub store_more: String,
     /// Another way to the store than the installation's.
     pub store_url: Option<String>,
     /// Another way to the ledger.
@@ -25,6 +27,7 @@ impl Default for Settings {
             // Far above the product's default, because the machine that runs the tests is busy with them.
             response_timeout_ms: 3000,
             log_level: "info",
+            store_more: String::new(),
             store_url: None,
             ledger_url: None,
         }
@@ -45,6 +48,7 @@ impl Settings {
             drain_s,
             response_timeout_ms,
             log_level,
+            store_more,
             ..
         } = self;
         let store_url = self.store_url.as_deref().unwrap_or(store_url);
@@ -63,6 +67,7 @@ prefix = "{prefix}"
 deadline_s = {deadline_s}
 sweep_interval_ms = {SWEEP_MS}
 response_timeout_ms = {response_timeout_ms}
+{store_more}
 
 [ledger]
 url = "{ledger_url}"

@@ -3,12 +3,15 @@
 //! Most tests share one, and one sidecar of it, and own accounts with random ids. A test that breaks something, or that
 //! counts what a whole installation does, makes its own.
 
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::Output;
 use std::sync::Mutex;
 
 use serde_json::Value;
-use sqlx::{Connection, PgConnection, SqliteConnection};
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Connection, FromRow, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -97,6 +100,42 @@ async fn shared() -> &'static (Installation, Sidecar) {
     SHARED.get_or_init(start).await
 }
 
+/// What a test has for itself, or shares with others.
+pub enum Of<T: 'static> {
+    Own(T),
+    Shared(&'static T),
+}
+
+impl<T> Deref for Of<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match self {
+            Self::Own(own) => own,
+            Self::Shared(shared) => shared,
+        }
+    }
+}
+
+/// An installation that has room for one more sidecar: the shared one, or on the embedded store, which has one sidecar,
+/// a new one without any.
+pub async fn installation_with_room() -> Of<Installation> {
+    if on_embedded() {
+        Of::Own(Installation::embedded())
+    } else {
+        Of::Shared(installation().await)
+    }
+}
+
+/// A second sidecar of the shared installation; on the embedded store it is the first one again.
+pub async fn another_sidecar() -> Of<Sidecar> {
+    if on_embedded() {
+        Of::Shared(sidecar().await)
+    } else {
+        Of::Own(installation().await.sidecar(&Settings::default()))
+    }
+}
+
 /// A sidecar's time between two looks for overdue holds.
 pub const SWEEP_MS: u64 = 300;
 
@@ -106,6 +145,11 @@ impl Installation {
         if on_embedded() {
             return Self::embedded();
         }
+        Self::on_servers(store_url).await
+    }
+
+    /// The same for tests of the servers themselves, which the embedded store has not: on Redis and Postgres in every run.
+    pub async fn on_servers(store_url: &str) -> Self {
         Self::at(store_url, &postgres::database().await)
     }
 
@@ -249,6 +293,30 @@ impl Installation {
             output.status,
             said.concat()
         );
+    }
+
+    /// All that is in the files of an embedded installation, as text.
+    pub fn files(&self) -> String {
+        let names = ["tollgate.db", "tollgate.db-wal"];
+        let files = names.map(|name| std::fs::read(self.path(name)).expect("a file"));
+        files
+            .map(|file| String::from_utf8_lossy(&file).into_owned())
+            .concat()
+    }
+
+    /// The one row of the ledger that a statement asks for by an id.
+    pub async fn row<T>(&self, statement: &'static str, id: Uuid) -> T
+    where
+        T: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
+    {
+        let row = if self.is_embedded() {
+            let row = sqlx::query_as(statement).bind(id);
+            row.fetch_one(&mut self.file().await).await
+        } else {
+            let row = sqlx::query_as(statement).bind(id);
+            row.fetch_one(&mut self.ledger().await).await
+        };
+        row.expect("a row")
     }
 
     /// A connection to the ledger that is a file.

@@ -11,13 +11,3 @@ pub mod relay;
 pub mod sidecar;
 pub mod upstream;
 pub mod wait;
-
-use tollgate::quota::{Epoch, Life, Tenure};
-
-/// The life of a shard on the first server that keeps it.
-pub fn life(epoch: i64) -> Life {
-    Life {
-        epoch: Epoch(epoch),
-        tenure: Tenure(1),
-    }
-}

@@ -1,5 +1,6 @@
 //! The real binary as a process of its own: started, asked, told to stop, or killed.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -61,18 +62,27 @@ impl Sidecar {
 
     /// The same where it may fail.
     pub fn try_start(config: &Path, environment: &[(&str, &str)]) -> Result<Self, NotStarted> {
-        let mut process = Command::new("sh")
-            .envs(environment.iter().copied())
-            .args([
-                "-c",
-                DIES_WITH_US,
-                "sh",
-                BINARY,
-                "serve",
-                "--json",
-                "--config",
-            ])
-            .arg(config)
+        Self::serve(
+            Command::new("sh").envs(environment.iter().copied()),
+            Some(config),
+        )
+    }
+
+    /// Starts one in a directory, with whatever configuration is there.
+    pub fn try_start_in(
+        directory: &Path,
+        environment: &[(&str, &str)],
+    ) -> Result<Self, NotStarted> {
+        let mut shell = Command::new("sh");
+        let shell = shell.current_dir(directory);
+        Self::serve(shell.envs(environment.iter().copied()), None)
+    }
+
+    fn serve(shell: &mut Command, config: Option<&Path>) -> Result<Self, NotStarted> {
+        let named = config.map(|config| [OsStr::new("--config"), config.as_os_str()]);
+        let mut process = shell
+            .args(["-c", DIES_WITH_US, "sh", BINARY, "serve", "--json"])
+            .args(named.into_iter().flatten())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -81,7 +91,7 @@ impl Sidecar {
         let said = Arc::new(Mutex::new(String::new()));
         let stderr = process.stderr.take().expect("a pipe");
         let kept = said.clone();
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let mut kept = kept.lock().unwrap();
                 kept.push_str(&line);
@@ -102,6 +112,8 @@ impl Sidecar {
         let Ok(ready) = serde_json::from_str::<Value>(&first_line) else {
             let _ = process.kill();
             let status = process.wait().ok();
+            // Its last words may still be on their way.
+            let _ = reader.join();
             let said = format!("{first_line}{}", said.lock().unwrap());
             return Err(NotStarted { status, said });
         };
@@ -197,6 +209,17 @@ pub fn run(config: &Path, arguments: &[&str]) -> Output {
         .args(arguments)
         .arg("--config")
         .arg(config)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs")
+}
+
+/// Runs a command in a directory, with whatever configuration is there.
+pub fn run_in(directory: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Output {
+    Command::new(BINARY)
+        .current_dir(directory)
+        .envs(environment.iter().copied())
+        .args(arguments)
         .stdin(Stdio::null())
         .output()
         .expect("the binary runs")

@@ -10,7 +10,7 @@ use tollgate::quota::ReservationId;
 
 async fn fails(world: &World, statement: &str) -> String {
     let done = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
-        .execute(&world.pool)
+        .execute(world.place.pool())
         .await;
     done.expect_err(statement).to_string()
 }
@@ -24,12 +24,14 @@ async fn update_delete_and_truncate_raise_on_the_table_and_on_every_partition() 
     // An id from before any partition lies in the default one.
     let old = ReservationId(Uuid::from_u128(7));
     world.settle(&account, old, 3).await;
+    assert_eq!(world.ledger.upkeep().await.unwrap(), 0);
     world.flush(&account).await;
+    assert_eq!(world.ledger.upkeep().await.unwrap(), 1, "it has no month");
 
     let mut tables: Vec<String> = sqlx::query_scalar(
         "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'usage_record'::regclass",
     )
-    .fetch_all(&world.pool)
+    .fetch_all(world.place.pool())
     .await
     .unwrap();
     assert!(tables.len() > 3, "{tables:?}");
@@ -55,7 +57,7 @@ async fn one_id_is_recorded_once() {
         'settled', false, 0, 0, '{}')";
     let first = insert.replace("$interval$", "interval '0'");
     sqlx::raw_sql(AssertSqlSafe(first))
-        .execute(&world.pool)
+        .execute(world.place.pool())
         .await
         .unwrap();
     let later = insert.replace("$interval$", "interval '2 months'");
@@ -70,7 +72,7 @@ async fn partitions_are_made_again_and_again() {
         sqlx::query_scalar(
             "SELECT count(*) FROM pg_inherits WHERE inhparent = 'usage_record'::regclass",
         )
-        .fetch_one(&world.pool)
+        .fetch_one(world.place.pool())
         .await
         .unwrap()
     };
@@ -78,7 +80,7 @@ async fn partitions_are_made_again_and_again() {
     world.ledger.upkeep().await.unwrap();
     assert_eq!(count().await, before);
     let made: i32 = sqlx::query_scalar("SELECT usage_record_make_partitions(12)")
-        .fetch_one(&world.pool)
+        .fetch_one(world.place.pool())
         .await
         .unwrap();
     assert_eq!(count().await, before + i64::from(made));

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use tollgate::clock::UnixMs;
 use tollgate::ledger::{Ledger, LoadError};
-use tollgate::quota::{ApplyAnswer, ChangeSeq, LoadAnswer, Store};
+use tollgate::quota::{ApplyAnswer, ChangeSeq, LoadAnswer, LotId, Store};
 
+use super::place::TestGrant;
 use super::world::World;
 
-#[tokio::test]
-async fn only_the_next_change_is_accepted() {
-    let world = World::new().await;
+pub async fn only_the_next_change_is_accepted(world: World) {
     let account = world.account(&[]).await;
     let shard = world.shard(&account);
     for nanos in [1, 2, 4] {
@@ -39,9 +39,8 @@ async fn only_the_next_change_is_accepted() {
     world.assert_one(&account).await;
 }
 
-#[tokio::test]
-async fn appliers_at_once_apply_each_change_once() {
-    let world = Arc::new(World::new().await);
+pub async fn appliers_at_once_apply_each_change_once(world: World) {
+    let world = Arc::new(world);
     let account = world.account(&[1]).await;
     for _ in 0..20 {
         world.grant(&account, 10).await;
@@ -60,9 +59,7 @@ async fn appliers_at_once_apply_each_change_once() {
     world.assert_one(&account).await;
 }
 
-#[tokio::test]
-async fn a_load_counts_a_change_that_comes_after_it_and_none_that_came_before() {
-    let world = World::new().await;
+pub async fn a_load_counts_a_change_that_comes_after_it_and_none_that_came_before(world: World) {
     let account = world.cold_account(&[10, 20]).await;
     let image = world.ledger.image(&account).await.unwrap().unwrap();
     world.grant(&account, 40).await;
@@ -73,9 +70,7 @@ async fn a_load_counts_a_change_that_comes_after_it_and_none_that_came_before() 
     world.assert_one(&account).await;
 }
 
-#[tokio::test]
-async fn an_image_older_than_the_store_is_read_again() {
-    let world = World::new().await;
+pub async fn an_image_older_than_the_store_is_read_again(world: World) {
     let account = world.cold_account(&[10]).await;
     let image = world.ledger.image(&account).await.unwrap().unwrap();
     world.grant(&account, 40).await;
@@ -89,9 +84,7 @@ async fn an_image_older_than_the_store_is_read_again() {
     assert_eq!(world.balance(&account).await, 50);
 }
 
-#[tokio::test]
-async fn many_callers_of_a_cold_account_make_one_load() {
-    let world = World::new().await;
+pub async fn many_callers_of_a_cold_account_make_one_load(world: World) {
     let account = world.cold_account(&[10]).await;
     let loads = (0..50).map(|_| world.loader.load(&account));
     for loaded in futures_util::future::join_all(loads).await {
@@ -105,30 +98,30 @@ async fn many_callers_of_a_cold_account_make_one_load() {
     ));
 }
 
-#[tokio::test]
-async fn lots_are_drawn_by_priority_expiry_promotion_and_age() {
-    let world = World::new().await;
+pub async fn lots_are_drawn_by_priority_expiry_promotion_and_age(world: World) {
     let account = world.cold_account(&[]).await;
-    let insert = async |priority: i32, expires: Option<&str>, kind: &str, effective: &str| -> i64 {
-        sqlx::query_scalar(
-            "INSERT INTO credit_grant (account_id, amount_nanos, balance_nanos, priority, kind, effective_at, \
-             expires_at, source) VALUES ($1, 1, 1, $2, $3, $4::timestamptz, $5::timestamptz, 'test') RETURNING id",
-        )
-        .bind(account.as_str())
-        .bind(priority)
-        .bind(kind)
-        .bind(effective)
-        .bind(expires)
-        .fetch_one(&world.pool)
-        .await
-        .unwrap()
+    let at = |text: &str| {
+        let format = &time::format_description::well_known::Rfc3339;
+        UnixMs::from(time::OffsetDateTime::parse(text, format).unwrap())
     };
-    let newer = insert(0, None, "paid", "2026-02-01Z").await;
-    let older = insert(0, None, "plan", "2026-01-01Z").await;
-    let promotional = insert(0, None, "promotional", "2026-03-01Z").await;
-    let expiring = insert(0, Some("2030-01-01Z"), "paid", "2026-03-01Z").await;
-    let first = insert(-1, None, "paid", "2026-03-01Z").await;
+    let insert = async |priority: i32, expires: Option<&str>, kind: &str, effective: &str| {
+        let grant = TestGrant {
+            nanos: 1,
+            priority,
+            kind,
+            effective_at: at(effective),
+            expires_at: expires.map(at),
+        };
+        let shard = world.shard(&account);
+        world.place.grant(&account, shard, &grant).await
+    };
+    let newer = insert(0, None, "paid", "2026-02-01T00:00:00Z").await;
+    let older = insert(0, None, "plan", "2026-01-01T00:00:00Z").await;
+    let promotional = insert(0, None, "promotional", "2026-03-01T00:00:00Z").await;
+    let expiring = Some("2030-01-01T00:00:00Z");
+    let expiring = insert(0, expiring, "paid", "2026-03-01T00:00:00Z").await;
+    let first = insert(-1, None, "paid", "2026-03-01T00:00:00Z").await;
     let image = world.ledger.image(&account).await.unwrap().unwrap();
-    let drawn: Vec<i64> = image.lots.iter().map(|(lot, _)| lot.id.0).collect();
+    let drawn: Vec<LotId> = image.lots.iter().map(|(lot, _)| lot.id).collect();
     assert_eq!(drawn, [first, expiring, promotional, older, newer]);
 }

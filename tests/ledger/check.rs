@@ -5,32 +5,28 @@ use std::sync::Arc;
 use tollgate::clock::Clock;
 use tollgate::ledger::postgres::schema::migrate;
 use tollgate::ledger::{Checked, Keeper, Ledger, LedgerError, PostgresLedger};
-use tollgate::quota::memory::MemoryStore;
+use tollgate::quota::embedded::EmbeddedStore;
 use tollgate::quota::{Epoch, ShardId, Store};
 
 use super::world::World;
-use crate::harness::life;
-use crate::harness::postgres::{SHARDS, database, empty_database};
+use crate::harness::postgres::{SHARDS, empty_database};
 
-#[tokio::test]
-async fn a_store_that_lost_its_state_begins_a_new_epoch() {
-    let world = World::new().await;
+pub async fn a_store_that_lost_its_state_begins_a_new_epoch(world: World) {
     let shard = ShardId(0);
     assert_eq!(
         world.ledger.check(shard, &*world.store).await.unwrap(),
-        Checked::Agreed(life(1))
+        Checked::Agreed(Epoch(1))
     );
-    let empty = Arc::new(MemoryStore::new(SHARDS, 10, Clock::System));
+    let empty = Arc::new(EmbeddedStore::in_memory(SHARDS, 10, Clock::System));
     let keeper = Keeper::new(empty.clone(), world.ledger.clone(), Clock::System);
     assert!(keeper.round().await);
-    let adopted = empty.adopted(shard).map(|life| life.epoch);
+    let adopted = empty.adopted(shard);
     assert_eq!(adopted, Some(Epoch(2)));
 }
 
-#[tokio::test]
-async fn a_store_of_another_installation_is_not_used() {
-    let world = World::new().await;
-    let other = PostgresLedger::connect(&database().await).await.unwrap();
+pub async fn a_store_of_another_installation_is_not_used(world: World) {
+    let place = world.place.another().await;
+    let other = place.ledger().await;
     let checked = other.check(ShardId(0), &*world.store).await.unwrap();
     assert!(matches!(checked, Checked::Refused(reason) if reason.contains("installation")));
 }

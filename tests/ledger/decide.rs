@@ -5,9 +5,7 @@ use tollgate::quota::{ENDED_MARK_MS, OutSeq, ReservationId, SettleAnswer, Store}
 
 use super::world::{DEADLINE_MS, World};
 
-#[tokio::test]
-async fn a_settle_after_a_lapse_corrects_it_by_the_difference() {
-    let world = World::new().await;
+pub async fn a_settle_after_a_lapse_corrects_it_by_the_difference(world: World) {
     let account = world.account(&[100]).await;
     let id = world.hold(&account, 10).await;
     world.pass_ms(DEADLINE_MS);
@@ -24,9 +22,7 @@ async fn a_settle_after_a_lapse_corrects_it_by_the_difference() {
     assert_eq!(world.balance(&account).await, 92);
 }
 
-#[tokio::test]
-async fn a_lapse_and_its_settle_may_arrive_in_one_batch() {
-    let world = World::new().await;
+pub async fn a_lapse_and_its_settle_may_arrive_in_one_batch(world: World) {
     let account = world.account(&[100]).await;
     let id = world.hold(&account, 10).await;
     world.pass_ms(DEADLINE_MS);
@@ -41,9 +37,7 @@ async fn a_lapse_and_its_settle_may_arrive_in_one_batch() {
     assert_eq!(world.balance(&account).await, 100);
 }
 
-#[tokio::test]
-async fn a_settle_that_the_store_knew_nothing_of_is_charged_once() {
-    let world = World::new().await;
+pub async fn a_settle_that_the_store_knew_nothing_of_is_charged_once(world: World) {
     let account = world.account(&[100]).await;
     let id = world.hold(&account, 10).await;
     world.pass_ms(DEADLINE_MS);
@@ -61,9 +55,7 @@ async fn a_settle_that_the_store_knew_nothing_of_is_charged_once() {
     );
 }
 
-#[tokio::test]
-async fn a_duplicate_ending_is_undone_in_the_store() {
-    let world = World::new().await;
+pub async fn a_duplicate_ending_is_undone_in_the_store(world: World) {
     let account = world.account(&[4, 100]).await;
     let id = world.hold(&account, 10).await;
     world.settle(&account, id, 8).await;
@@ -79,9 +71,7 @@ async fn a_duplicate_ending_is_undone_in_the_store() {
     assert_eq!(world.balance(&account).await, 96);
 }
 
-#[tokio::test]
-async fn credit_that_comes_back_to_an_empty_lot_can_be_drawn_again() {
-    let world = World::new().await;
+pub async fn credit_that_comes_back_to_an_empty_lot_can_be_drawn_again(world: World) {
     let account = world.account(&[5, 50]).await;
     let id = world.hold(&account, 10).await;
     world.pass_ms(DEADLINE_MS);
@@ -102,9 +92,7 @@ async fn credit_that_comes_back_to_an_empty_lot_can_be_drawn_again() {
     world.assert_one(&account).await;
 }
 
-#[tokio::test]
-async fn an_overrun_becomes_debt_that_the_next_grant_pays_first() {
-    let world = World::new().await;
+pub async fn an_overrun_becomes_debt_that_the_next_grant_pays_first(world: World) {
     let account = world.account(&[10]).await;
     let id = world.hold(&account, 10).await;
     world.settle(&account, id, 25).await;
@@ -115,12 +103,9 @@ async fn an_overrun_becomes_debt_that_the_next_grant_pays_first() {
     let image = world.ledger.image(&account).await.unwrap().unwrap();
     assert_eq!(image.debt.0, 0);
     assert_eq!(world.balance(&account).await, 5);
-    let overrun: bool = sqlx::query_scalar("SELECT overrun FROM usage_record WHERE id = $1")
-        .bind(id.0)
-        .fetch_one(&world.pool)
-        .await
-        .unwrap();
-    assert!(overrun);
+    let overrun = "SELECT overrun FROM usage_record WHERE account_id = $1";
+    let overrun: Vec<(bool,)> = world.place.rows(overrun, &account).await;
+    assert_eq!(overrun, [(true,)]);
 }
 
 #[tokio::test]
@@ -136,7 +121,7 @@ async fn a_correction_lies_in_the_partition_of_its_record() {
         "SELECT DISTINCT tableoid::regclass::text FROM usage_record WHERE account_id = $1",
     )
     .bind(account.as_str())
-    .fetch_all(&world.pool)
+    .fetch_all(world.place.pool())
     .await
     .unwrap();
     assert_eq!(partitions.len(), 1);
@@ -145,7 +130,7 @@ async fn a_correction_lies_in_the_partition_of_its_record() {
         "SELECT corrects FROM usage_record WHERE account_id = $1 AND outcome = 'correction'",
     )
     .bind(account.as_str())
-    .fetch_all(&world.pool)
+    .fetch_all(world.place.pool())
     .await
     .unwrap()
     .into_iter()
@@ -154,19 +139,13 @@ async fn a_correction_lies_in_the_partition_of_its_record() {
     assert_eq!(corrects, [id]);
 }
 
-#[tokio::test]
-async fn the_row_remembers_how_far_it_has_come() {
-    let world = World::new().await;
+pub async fn the_row_remembers_how_far_it_has_come(world: World) {
     let account = world.account(&[100]).await;
     let id = world.hold(&account, 10).await;
     let SettleAnswer::Ended(OutSeq(seq)) = world.settle(&account, id, 1).await else {
         panic!("it was held");
     };
     world.flush(&account).await;
-    let flushed: i64 = sqlx::query_scalar("SELECT flushed_seq FROM shard WHERE id = $1")
-        .bind(i16::try_from(world.shard(&account).0).unwrap())
-        .fetch_one(&world.pool)
-        .await
-        .unwrap();
-    assert_eq!(flushed, seq);
+    let row = world.ledger.row(world.shard(&account)).await.unwrap();
+    assert_eq!(row.flushed_seq, OutSeq(seq));
 }

@@ -5,9 +5,7 @@ use tollgate::quota::{RunId, Store};
 
 use super::world::World;
 
-#[tokio::test]
-async fn an_ending_becomes_one_record_and_moves_the_ledger() {
-    let world = World::new().await;
+pub async fn an_ending_becomes_one_record_and_moves_the_ledger(world: World) {
     let account = world.account(&[100]).await;
     let id = world.hold(&account, 10).await;
     world.settle(&account, id, 7).await;
@@ -18,9 +16,7 @@ async fn an_ending_becomes_one_record_and_moves_the_ledger() {
     world.assert_one(&account).await;
 }
 
-#[tokio::test]
-async fn a_flusher_that_dies_before_it_forgets_is_repeated_harmlessly() {
-    let world = World::new().await;
+pub async fn a_flusher_that_dies_before_it_forgets_is_repeated_harmlessly(world: World) {
     let account = world.account(&[100]).await;
     let shard = world.shard(&account);
     let id = world.hold(&account, 10).await;
@@ -46,7 +42,7 @@ async fn a_shard_that_another_flushes_is_passed_by() {
     let shard = world.shard(&account);
     let id = world.hold(&account, 10).await;
     world.settle(&account, id, 7).await;
-    let mut other = world.pool.begin().await.unwrap();
+    let mut other = world.place.pool().begin().await.unwrap();
     sqlx::query("SELECT FROM shard WHERE id = $1 FOR UPDATE")
         .bind(i16::try_from(shard.0).unwrap())
         .execute(&mut *other)
@@ -59,9 +55,7 @@ async fn a_shard_that_another_flushes_is_passed_by() {
     world.assert_one(&account).await;
 }
 
-#[tokio::test]
-async fn what_was_read_from_another_server_is_not_committed() {
-    let world = World::new().await;
+pub async fn what_was_read_from_another_server_is_not_committed(world: World) {
     let account = world.account(&[100]).await;
     let shard = world.shard(&account);
     let id = world.hold(&account, 10).await;
@@ -73,21 +67,18 @@ async fn what_was_read_from_another_server_is_not_committed() {
     assert!(world.records(&account).await.is_empty());
 
     // The row names another server than the store: the flusher has the shard checked, and then goes on.
-    sqlx::query("UPDATE shard SET run_id = 'gone'")
-        .execute(&world.pool)
-        .await
-        .unwrap();
+    let gone = "UPDATE shard SET run_id = 'gone'";
+    world.place.run(gone).await.unwrap();
     world.flusher.mark(shard);
     assert!(!world.flusher.flush_dirty().await);
     assert!(world.keeper.round().await);
     assert!(world.flusher.flush_dirty().await, "it stayed marked");
     assert_eq!(world.records(&account).await.len(), 1);
+    world.loader.load(&account).await.unwrap();
     world.assert_one(&account).await;
 }
 
-#[tokio::test]
-async fn an_unreadable_detail_stops_nothing_and_is_recorded_as_that() {
-    let world = World::new().await;
+pub async fn an_unreadable_detail_stops_nothing_and_is_recorded_as_that(world: World) {
     let account = world.account(&[100]).await;
     let shard = world.shard(&account);
     for id in 0..3 {
@@ -106,13 +97,11 @@ async fn an_unreadable_detail_stops_nothing_and_is_recorded_as_that() {
         }
     }
     world.ledger.commit(shard, &outbox).await.unwrap();
-    let properties: Vec<(String, Option<String>, String)> = sqlx::query_as(
-        "SELECT model, usage::text, properties::text FROM usage_record WHERE account_id = $1 ORDER BY charged_nanos",
-    )
-    .bind(account.as_str())
-    .fetch_all(&world.pool)
-    .await
-    .unwrap();
+    let recorded = "\
+        SELECT model, CAST(usage AS text), CAST(properties AS text) FROM usage_record \
+        WHERE account_id = $1 ORDER BY charged_nanos";
+    let properties: Vec<(String, Option<String>, String)> =
+        world.place.rows(recorded, &account).await;
     assert!(
         properties[0].2.contains("detail_unreadable"),
         "{properties:?}"
@@ -129,9 +118,7 @@ async fn an_unreadable_detail_stops_nothing_and_is_recorded_as_that() {
     world.assert_one(&account).await;
 }
 
-#[tokio::test]
-async fn flushers_grants_and_checks_at_once_neither_deadlock_nor_lose_anything() {
-    let world = World::new().await;
+pub async fn flushers_grants_and_checks_at_once_neither_deadlock_nor_lose_anything(world: World) {
     let mut accounts = Vec::new();
     for _ in 0..6 {
         accounts.push(world.account(&[1_000_000]).await);

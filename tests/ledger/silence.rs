@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tollgate::clock::Clock;
 use tollgate::ledger::{Keeper, Ledger, LedgerError, PostgresLedger};
-use tollgate::quota::memory::MemoryStore;
+use tollgate::quota::embedded::EmbeddedStore;
 use tollgate::quota::{ShardId, Store};
 
 use crate::harness::postgres::{SHARDS, database};
@@ -50,7 +50,7 @@ async fn tap(url: &str) -> Tap {
 async fn a_silent_server_is_away_within_a_bound_and_then_back() {
     let tap = tap(&database().await).await;
     let ledger = Arc::new(PostgresLedger::connect(&tap.url).await.unwrap());
-    let store = Arc::new(MemoryStore::new(SHARDS, 10, Clock::System));
+    let store = Arc::new(EmbeddedStore::in_memory(SHARDS, 10, Clock::System));
     let keeper = Keeper::new(store.clone(), ledger.clone(), Clock::System);
     assert!(keeper.round().await);
 

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
-use tollgate::quota::Store;
+use tollgate::quota::{Epoch, Store};
 
 use super::world::World;
-use crate::harness::life;
 
 /// Waits for a state, within a bound that only a defect reaches.
 async fn until(state: impl AsyncFn() -> bool) {
@@ -21,9 +20,8 @@ async fn until(state: impl AsyncFn() -> bool) {
         .expect("it comes to that");
 }
 
-#[tokio::test]
-async fn a_marked_ending_reaches_the_ledger_and_its_correction_the_store() {
-    let world = Arc::new(World::new().await);
+pub async fn a_marked_ending_reaches_the_ledger_and_its_correction_the_store(world: World) {
+    let world = Arc::new(world);
     let account = world.account(&[100]).await;
     let id = world.hold(&account, 10).await;
     world.settle(&account, id, 8).await;
@@ -44,16 +42,16 @@ async fn a_marked_ending_reaches_the_ledger_and_its_correction_the_store() {
     world.assert_one(&account).await;
 }
 
-#[tokio::test]
-async fn a_shard_that_the_store_does_not_trust_any_more_is_checked_and_adopted() {
-    let world = Arc::new(World::new().await);
+pub async fn a_shard_that_the_store_does_not_trust_any_more_is_checked_and_adopted(world: World) {
+    let world = Arc::new(world);
     let account = world.account(&[100]).await;
     let shard = world.shard(&account);
     let keeper = world.keeper.clone();
     let keeping = tokio::spawn(async move { keeper.run().await });
-    world.store.adopt(shard, life(0));
+    let no_epoch = Epoch(0);
+    world.store.adopt(shard, no_epoch);
     world.keeper.wake();
-    until(async || world.store.adopted(shard) == Some(life(1))).await;
+    until(async || world.store.adopted(shard) == Some(Epoch(1))).await;
     keeping.abort();
     world.hold(&account, 1).await;
 }

@@ -1,74 +1,112 @@
-//! A store in memory, a fresh ledger in PostgreSQL, and the tasks between them, worked by hand.
+//! A store in memory, a fresh ledger, and the tasks between them, worked by hand.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use sqlx::PgPool;
 use tollgate::clock::{Clock, UnixMs};
-use tollgate::ledger::postgres::account::lots;
-use tollgate::ledger::postgres::change::LockedShard;
-use tollgate::ledger::{Applier, Flushed, Flusher, Keeper, Ledger, Loader, PostgresLedger};
+use tollgate::ledger::admin::Admin;
+use tollgate::ledger::audit::{Page, compare};
+use tollgate::ledger::{AnyLedger, Applier, Flushed, Flusher, Keeper, Ledger, Loader};
 use tollgate::money::{Amount, Nanos};
-use tollgate::quota::memory::MemoryStore;
+use tollgate::quota::embedded::EmbeddedStore;
 use tollgate::quota::{
-    AccountId, Admission, ChangeBody, Count, CounterKey, LapseAnswer, Line, LotId, Moved, Outcome,
-    Overdue, ReservationId, Reserve, Reserved, Settle, SettleAnswer, ShardId, Store, Version,
-    Window,
+    AccountId, Admission, Count, CounterKey, LapseAnswer, Line, LotId, Outcome, Overdue,
+    ReservationId, Reserve, Reserved, Settle, SettleAnswer, ShardId, Store, Version, Window,
 };
 use uuid::Uuid;
 
-use crate::harness::postgres::{SHARDS, database};
+use super::place::{Place, TestGrant};
+use crate::harness::postgres::SHARDS;
 
 /// How long a hold of these tests lives.
 pub const DEADLINE_MS: i64 = 60_000;
 
 pub struct World {
-    pub url: String,
-    pub store: Arc<MemoryStore>,
-    pub ledger: Arc<PostgresLedger>,
-    pub keeper: Arc<Keeper<MemoryStore, PostgresLedger>>,
-    pub applier: Arc<Applier<MemoryStore, PostgresLedger>>,
-    pub flusher: Flusher<MemoryStore, PostgresLedger>,
-    pub loader: Loader<MemoryStore, PostgresLedger>,
-    pub pool: PgPool,
-    time: Arc<AtomicI64>,
+    pub place: Place,
+    pub store: Arc<EmbeddedStore>,
+    pub ledger: Arc<AnyLedger>,
+    pub keeper: Arc<Keeper<EmbeddedStore, AnyLedger>>,
+    pub applier: Arc<Applier<EmbeddedStore, AnyLedger>>,
+    pub flusher: Arc<Flusher<EmbeddedStore, AnyLedger>>,
+    pub loader: Arc<Loader<EmbeddedStore, AnyLedger>>,
+    pub time: Arc<AtomicI64>,
 }
 
 pub fn tokens() -> CounterKey {
     "account/tokens/month".parse().unwrap()
 }
 
+const LOTS_THAT_DRIFT: &str = "\
+    SELECT 'lot ' || id FROM credit_grant WHERE account_id = $1 AND balance_nanos <> coalesce( \
+        (SELECT sum(amount_nanos) FROM ledger_entry WHERE account_id = $1 AND book = 'lot' AND lot_id = id), 0)";
+const DEBTS_THAT_DRIFT: &str = "\
+    SELECT 'debt ' || debt_nanos FROM account WHERE id = $1 AND -debt_nanos <> coalesce( \
+        (SELECT sum(amount_nanos) FROM ledger_entry WHERE account_id = $1 AND book = 'debt'), 0)";
+const RECORDS_THAT_DRIFT: &str = "\
+    SELECT 'charged ' || charged FROM \
+        (SELECT coalesce(sum(charged_nanos), 0) AS charged FROM usage_record WHERE account_id = $1) AS records \
+    WHERE charged <> coalesce( \
+        (SELECT sum(amount_nanos) FROM ledger_entry WHERE account_id = $1 AND book = 'used'), 0)";
+const POSTINGS_THAT_DRIFT: &str = "\
+    SELECT kind FROM posting WHERE account_id = $1 AND kind IN ('usage', 'correction') \
+    AND coalesce((SELECT sum(charged_nanos) FROM usage_record WHERE posting_id = posting.id), 0) \
+        <> coalesce((SELECT sum(amount_nanos) FROM ledger_entry WHERE posting_id = posting.id AND book = 'used'), 0)";
+
 impl World {
+    /// With its ledger in PostgreSQL.
     pub async fn new() -> Self {
-        let url = database().await;
+        Self::at(Place::postgres().await).await
+    }
+
+    /// With its ledger in a SQLite file.
+    pub async fn in_a_file() -> Self {
+        Self::at(Place::sqlite().await).await
+    }
+
+    async fn at(place: Place) -> Self {
         let time = Arc::new(AtomicI64::new(Clock::System.now().0));
         let clock = Clock::Manual(time.clone());
-        let store = Arc::new(MemoryStore::new(SHARDS, 1000, clock));
-        Self::over(url, store, time).await
+        let store = Arc::new(EmbeddedStore::in_memory(SHARDS, 1000, clock));
+        Self::over(place, store, time).await
     }
 
     /// Another process over the same store and ledger.
     pub async fn neighbour(&self) -> Self {
-        Self::over(self.url.clone(), self.store.clone(), self.time.clone()).await
+        Self::over(self.place.clone(), self.store.clone(), self.time.clone()).await
     }
 
-    async fn over(url: String, store: Arc<MemoryStore>, time: Arc<AtomicI64>) -> Self {
+    /// The same ledger over another store, as after a loss or a failover. The keeper has looked at it.
+    pub async fn over_store(&self, store: EmbeddedStore) -> Self {
+        Self::over(self.place.clone(), Arc::new(store), self.time.clone()).await
+    }
+
+    /// A store that knows nothing, by the same clock.
+    pub fn empty_store(&self) -> EmbeddedStore {
+        EmbeddedStore::in_memory(SHARDS, 1000, Clock::Manual(self.time.clone()))
+    }
+
+    /// What the commands do, over the same ledger.
+    pub async fn admin(&self) -> Admin {
+        self.place.admin().await
+    }
+
+    async fn over(place: Place, store: Arc<EmbeddedStore>, time: Arc<AtomicI64>) -> Self {
         let clock = Clock::Manual(time.clone());
-        let ledger = Arc::new(PostgresLedger::connect(&url).await.unwrap());
+        let ledger = Arc::new(place.ledger().await);
         let keeper = Arc::new(Keeper::new(store.clone(), ledger.clone(), clock.clone()));
         let applier = Arc::new(Applier::new(store.clone(), ledger.clone(), clock.clone()));
         assert!(keeper.round().await, "{:?}", keeper.health());
         Self {
-            flusher: Flusher::new(
+            flusher: Arc::new(Flusher::new(
                 store.clone(),
                 ledger.clone(),
                 keeper.clone(),
                 applier.clone(),
                 clock,
-            ),
-            loader: Loader::new(store.clone(), ledger.clone()),
-            pool: PgPool::connect(&url).await.unwrap(),
-            url,
+            )),
+            loader: Arc::new(Loader::new(store.clone(), ledger.clone())),
+            place,
             store,
             ledger,
             keeper,
@@ -94,46 +132,37 @@ impl World {
 
     pub async fn cold_account(&self, grants: &[i64]) -> AccountId {
         let account: AccountId = Uuid::now_v7().to_string().parse().unwrap();
-        sqlx::query("INSERT INTO account (id, shard) VALUES ($1, $2)")
-            .bind(account.as_str())
-            .bind(i16::try_from(self.shard(&account).0).unwrap())
-            .execute(&self.pool)
-            .await
-            .unwrap();
+        self.place.add_account(&account, self.shard(&account)).await;
         for grant in grants {
             self.grant(&account, *grant).await;
         }
         account
     }
 
+    /// A new account of the same shard, live in the store.
+    pub async fn account_beside(&self, other: &AccountId, grants: &[i64]) -> AccountId {
+        loop {
+            let account = self.account(&[]).await;
+            if self.shard(&account) == self.shard(other) {
+                for grant in grants {
+                    self.grant(&account, *grant).await;
+                }
+                self.quiesce(&account).await;
+                return account;
+            }
+        }
+    }
+
     /// Grants credit as a command does: the grant and its change in one transaction.
     pub async fn grant(&self, account: &AccountId, nanos: i64) -> LotId {
-        let mut tx = self.pool.begin().await.unwrap();
-        let mut shard = LockedShard::lock(&mut tx, self.shard(account))
-            .await
-            .unwrap();
-        let lot: i64 = sqlx::query_scalar(
-            "INSERT INTO credit_grant (account_id, amount_nanos, balance_nanos, kind, source, effective_at) \
-             VALUES ($1, $2, $2, 'paid', 'test', '2020-01-01Z') RETURNING id",
-        )
-        .bind(account.as_str())
-        .bind(nanos)
-        .fetch_one(&mut *tx)
-        .await
-        .unwrap();
-        let order = lots(&mut tx, account).await.unwrap();
-        let body = ChangeBody {
-            lots: Some(order.into_iter().map(|(lot, _)| lot).collect()),
-            moved: Moved {
-                lots: vec![(LotId(lot), Nanos(nanos))],
-                ..Moved::default()
-            },
-            repay: true,
-            ..ChangeBody::default()
+        let grant = TestGrant {
+            nanos,
+            priority: 0,
+            kind: "paid",
+            effective_at: UnixMs(0),
+            expires_at: None,
         };
-        shard.append(&mut tx, account, body).await.unwrap();
-        tx.commit().await.unwrap();
-        LotId(lot)
+        self.place.grant(account, self.shard(account), &grant).await
     }
 
     pub fn shard(&self, account: &AccountId) -> ShardId {
@@ -144,10 +173,11 @@ impl World {
     pub async fn hold(&self, account: &AccountId, charge: i64) -> ReservationId {
         let id = ReservationId::new();
         let span = Window::Month.span(self.now(), None);
+        let view = self.store.account(account).await.unwrap();
         let reserve = Reserve {
             id,
             account: account.clone(),
-            version: Version(1),
+            version: view.map_or(Version(1), |view| view.snapshot.version),
             charge: Nanos(charge),
             floor: Nanos(charge / 2),
             lines: vec![Line {
@@ -222,14 +252,9 @@ impl World {
 
     /// (outcome, charged, input tokens) of each record, in the order they were written.
     pub async fn records(&self, account: &AccountId) -> Vec<(String, i64, i64)> {
-        sqlx::query_as(
-            "SELECT outcome, charged_nanos, input_tokens FROM usage_record \
-             WHERE account_id = $1 ORDER BY recorded_at, corrects NULLS FIRST",
-        )
-        .bind(account.as_str())
-        .fetch_all(&self.pool)
-        .await
-        .unwrap()
+        let records = "SELECT outcome, charged_nanos, input_tokens FROM usage_record \
+             WHERE account_id = $1 ORDER BY recorded_at, corrects NULLS FIRST";
+        self.place.rows(records, account).await
     }
 
     /// Store and ledger are one, and the records say why: invariants 3, 4 and 6.
@@ -263,18 +288,40 @@ impl World {
             used(image.counters.first().map(|counter| counter.used)),
             used(view.counters.first().map(|counter| counter.used)),
         );
+        self.assert_posted(account).await;
+        self.assert_no_drift(account).await;
+    }
 
-        let (granted, balance, debt, charged): (i64, i64, i64, i64) = sqlx::query_as(
-            "SELECT (SELECT coalesce(sum(amount_nanos), 0)::bigint FROM credit_grant WHERE account_id = $1), \
-                    (SELECT coalesce(sum(balance_nanos), 0)::bigint FROM credit_grant WHERE account_id = $1), \
-                    (SELECT debt_nanos FROM account WHERE id = $1), \
-                    (SELECT coalesce(sum(charged_nanos), 0)::bigint FROM usage_record WHERE account_id = $1)",
-        )
-        .bind(account.as_str())
-        .fetch_one(&self.pool)
-        .await
-        .unwrap();
-        assert_eq!(balance - debt, granted - charged, "exact, to the last nano");
+    /// What the ledger says of an account is what its postings and its records come to.
+    pub async fn assert_posted(&self, account: &AccountId) {
+        for (what, drifts) in [
+            ("the balance of a lot", LOTS_THAT_DRIFT),
+            ("the debt", DEBTS_THAT_DRIFT),
+            ("what records charge", RECORDS_THAT_DRIFT),
+            ("the records of a posting", POSTINGS_THAT_DRIFT),
+        ] {
+            let drifts: Vec<(String,)> = self.place.rows(drifts, account).await;
+            assert!(
+                drifts.is_empty(),
+                "{what} is not what was posted: {drifts:?}"
+            );
+        }
+    }
+
+    /// The store's side of an account is what the ledger's books say of it, holds and quarantine included.
+    pub async fn assert_no_drift(&self, account: &AccountId) {
+        let page = Page::Only(account.clone());
+        let books = self.ledger.books(self.shard(account), &*self.store, &page);
+        let books = books.await.unwrap();
+        let (books, view) = &books[0];
+        assert_eq!(compare(books, view.as_ref()), []);
+    }
+
+    /// By how much the books of an account went up, by their names; lots together.
+    pub async fn posted(&self, account: &AccountId) -> BTreeMap<String, i64> {
+        let books = "SELECT book, CAST(sum(amount_nanos) AS bigint) FROM ledger_entry WHERE account_id = $1 GROUP BY book";
+        let rows: Vec<(String, i64)> = self.place.rows(books, account).await;
+        rows.into_iter().filter(|(_, nanos)| *nanos != 0).collect()
     }
 
     /// What is left of the wallet, as the store says.

@@ -115,9 +115,10 @@ impl Caller {
 
     fn call(&mut self, door: &Door) -> Call {
         let tokens = self.rng.random_range(1..40);
-        let body: Value = match self.rng.random_bool(0.4) {
-            true => streamed_chat(tokens),
-            false => chat(tokens),
+        let body = if self.rng.random_bool(0.4) {
+            streamed_chat(tokens)
+        } else {
+            chat(tokens)
         };
         let call = post(format!("{}/openai/v1/chat/completions", door.url), &body).key(&self.key);
         let (name, value) = match self.rng.random_range(0..6) {
@@ -138,18 +139,17 @@ impl Caller {
             return;
         };
         let reservation = answer.header("x-tollgate-reservation");
-        match reservation.and_then(|id| id.parse().ok()) {
-            Some(reservation) => told.served.push(Served {
+        if let Some(reservation) = reservation.and_then(|id| id.parse().ok()) {
+            told.served.push(Served {
                 reservation,
                 process: door.process,
                 ended: Instant::now(),
-            }),
-            None => {
-                let status = answer.status.as_u16();
-                let code = serde_json::from_slice::<Value>(&answer.body).ok();
-                let code = code.and_then(|body| Some(body["error"]["code"].as_str()?.to_owned()));
-                told.refused.push((status, code.unwrap_or_default()));
-            }
+            });
+            return;
         }
+        let status = answer.status.as_u16();
+        let code = serde_json::from_slice::<Value>(&answer.body).ok();
+        let code = code.and_then(|body| Some(body["error"]["code"].as_str()?.to_owned()));
+        told.refused.push((status, code.unwrap_or_default()));
     }
 }

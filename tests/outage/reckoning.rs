@@ -11,7 +11,7 @@ use crate::harness::account::Account;
 use crate::harness::wait::until_within;
 
 /// How long it may take until everything is settled again: several deadlines of a hold, and rounds of a flusher.
-const QUIET: Duration = Duration::from_secs(60);
+const QUIET: Duration = Duration::from_mins(1);
 /// How long before a loss an ending may have been acknowledged that no ledger had by then, and how long after it a
 /// sidecar may take to settle again what was lost.
 const UNFLUSHED: Duration = Duration::from_secs(10);

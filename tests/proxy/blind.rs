@@ -67,9 +67,12 @@ async fn nothing_that_was_said_or_is_secret_is_logged_counted_or_stored() {
         .text();
     assert!(metrics.contains("tollgate"), "{metrics}");
     assert!(!metrics.contains(&account.id), "an account is no label");
-    let ledger = dump(&installation).await;
+    let (ledger, kept) = if installation.is_embedded() {
+        (installation.files(), installation.files())
+    } else {
+        (dump(&installation).await, store.dump())
+    };
     assert!(ledger.contains(&account.id), "the dump is one");
-    let kept = store.dump();
     assert!(kept.contains(&account.id), "the dump is one");
     for (place, text) in [
         ("the log", sidecar.said()),

@@ -5,7 +5,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::harness::account::{chat, credits, input_estimate};
 use crate::harness::configuration::Settings;
 use crate::harness::installation::{
-    INPUT_NANOS, Installation, MODEL, OUTPUT_NANOS, installation, sidecar,
+    INPUT_NANOS, Installation, MODEL, OUTPUT_NANOS, another_sidecar, installation, sidecar,
 };
 use crate::harness::redis;
 use crate::harness::upstream::{Script, completion, json_answer, script};
@@ -27,7 +27,8 @@ async fn estimate() -> i64 {
 #[tokio::test]
 async fn a_grant_counts_at_the_next_call_on_every_sidecar() {
     let installation = installation().await;
-    let sidecars = [sidecar().await, &installation.sidecar(&Settings::default())];
+    let other = another_sidecar().await;
+    let sidecars = [sidecar().await, &*other];
     let estimate = estimate().await;
     let account = installation.account("0");
     let script = served();
@@ -59,7 +60,8 @@ async fn a_grant_with_the_same_reason_twice_is_one_grant() {
 #[tokio::test]
 async fn an_edited_plan_counts_at_the_next_call_and_keeps_what_was_used() {
     let installation = installation().await;
-    let sidecars = [sidecar().await, &installation.sidecar(&Settings::default())];
+    let other = another_sidecar().await;
+    let sidecars = [sidecar().await, &*other];
     let quota =
         |limit: i64| format!(r#"{{ resource = "requests", window = "month", limit = {limit} }}"#);
     let plan = installation.plan(&quota(1));

@@ -3,13 +3,13 @@
 use crate::harness::account::chat;
 use crate::harness::client::get;
 use crate::harness::configuration::Settings;
-use crate::harness::installation::{MODEL, installation};
+use crate::harness::installation::{MODEL, installation_with_room};
 use crate::harness::upstream::{completion, json_answer, script};
 use crate::harness::wait::until;
 
 #[tokio::test]
 async fn a_sidecar_that_says_it_is_ready_serves_its_first_call() {
-    let installation = installation().await;
+    let installation = installation_with_room().await;
     let account = installation.account("1");
     let served = script([json_answer(200, &completion(MODEL, 9, 3))]);
     let sidecar = installation.sidecar(&Settings::default());
@@ -24,7 +24,7 @@ async fn a_sidecar_that_says_it_is_ready_serves_its_first_call() {
 
 #[tokio::test]
 async fn liveness_and_metrics_are_open_and_the_decision_api_says_that_it_is_not_built() {
-    let installation = installation().await;
+    let installation = installation_with_room().await;
     let sidecar = installation.sidecar(&Settings::default());
     get(format!("{}/livez", sidecar.health))
         .send()

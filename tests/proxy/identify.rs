@@ -4,8 +4,7 @@ use serde_json::Value;
 
 use crate::harness::account::{Account, chat};
 use crate::harness::client::{get, post};
-use crate::harness::configuration::Settings;
-use crate::harness::installation::{CREDENTIAL, MODEL, installation, sidecar};
+use crate::harness::installation::{CREDENTIAL, MODEL, another_sidecar, installation, sidecar};
 use crate::harness::upstream::{SCRIPT, Script, completion, json_answer, script};
 use crate::harness::wait::until;
 
@@ -119,7 +118,7 @@ async fn the_routes_that_only_pass_calls_on_hide_the_key_as_well() {
 #[tokio::test]
 async fn a_revoked_key_is_refused_at_the_next_call_on_every_sidecar() {
     let installation = installation().await;
-    let other = installation.sidecar(&Settings::default());
+    let other = another_sidecar().await;
     let account = installation.account("1");
     let (second_id, second_key) = installation.key(&account.id);
     let second = Account {
@@ -129,7 +128,7 @@ async fn a_revoked_key_is_refused_at_the_next_call_on_every_sidecar() {
         installation,
     };
     let script = served();
-    for sidecar in [sidecar().await, &other] {
+    for sidecar in [sidecar().await, &*other] {
         for account in [&account, &second] {
             account
                 .scripted_chat(sidecar, &script, &chat(5))
@@ -141,7 +140,7 @@ async fn a_revoked_key_is_refused_at_the_next_call_on_every_sidecar() {
 
     installation.run(&["key", "revoke", &account.key_id]);
 
-    for sidecar in [sidecar().await, &other] {
+    for sidecar in [sidecar().await, &*other] {
         let refused = account
             .scripted_chat(sidecar, &script, &chat(5))
             .send()
@@ -159,10 +158,10 @@ async fn a_revoked_key_is_refused_at_the_next_call_on_every_sidecar() {
 #[tokio::test]
 async fn a_suspended_account_is_refused_at_the_next_call_on_every_sidecar() {
     let installation = installation().await;
-    let other = installation.sidecar(&Settings::default());
+    let other = another_sidecar().await;
     let account = installation.account("1");
     let script = served();
-    for sidecar in [sidecar().await, &other] {
+    for sidecar in [sidecar().await, &*other] {
         account
             .scripted_chat(sidecar, &script, &chat(5))
             .send()
@@ -172,7 +171,7 @@ async fn a_suspended_account_is_refused_at_the_next_call_on_every_sidecar() {
 
     installation.run(&["account", "set", &account.id, "--suspend"]);
 
-    for sidecar in [sidecar().await, &other] {
+    for sidecar in [sidecar().await, &*other] {
         let refused = account
             .scripted_chat(sidecar, &script, &chat(5))
             .send()
@@ -196,7 +195,7 @@ async fn a_suspended_account_is_refused_at_the_next_call_on_every_sidecar() {
     }
 
     installation.run(&["account", "set", &account.id, "--activate"]);
-    for sidecar in [sidecar().await, &other] {
+    for sidecar in [sidecar().await, &*other] {
         account
             .scripted_chat(sidecar, &script, &chat(5))
             .send()

@@ -12,7 +12,7 @@ use crate::harness::wait::until;
 const CHARGE: i64 = 9 * INPUT_NANOS + 3 * OUTPUT_NANOS;
 
 async fn installation() -> (Installation, Relay, Sidecar) {
-    let installation = Installation::new(&redis::server().url()).await;
+    let installation = Installation::on_servers(&redis::server().url()).await;
     let (relay, url) = Relay::to(&installation.ledger_url).await;
     let sidecar = installation.sidecar(&Settings {
         ledger_url: Some(url),

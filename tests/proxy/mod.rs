@@ -1,7 +1,9 @@
 //! What callers of the proxy see, through the real binary.
 
 mod answers;
+mod audit;
 mod blind;
+mod bounded;
 mod budget;
 mod changes;
 mod chaos;
@@ -15,6 +17,7 @@ mod ledger_away;
 mod modes;
 mod outage;
 mod paths;
+mod recovery;
 mod refusals;
 mod requests;
 mod shutdown;

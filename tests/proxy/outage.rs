@@ -1,5 +1,5 @@
-//! The store goes away: calls are refused within a bound, readiness says so, and the sidecar recovers by itself. What
-//! the store has lost it never makes up (invariant 8).
+//! The store goes away: calls are refused within a bound, readiness says so, and the sidecar recovers by itself
+//! (invariant 8).
 
 use std::time::{Duration, Instant};
 
@@ -66,7 +66,7 @@ async fn until_served(account: &Account<'_>, sidecar: &Sidecar) {
 #[tokio::test]
 async fn a_store_that_was_killed_and_comes_back_is_taken_up_again_without_a_restart() {
     let mut store = durable();
-    let installation = Installation::new(&store.url()).await;
+    let installation = Installation::on_servers(&store.url()).await;
     let sidecar = installation.sidecar(&Settings::default());
     let account = installation.account("1");
     sidecar.until_ready_is(200).await;
@@ -129,40 +129,9 @@ async fn a_store_that_was_killed_and_comes_back_is_taken_up_again_without_a_rest
     installation.verify();
 }
 
-#[tokio::test]
-async fn a_store_that_lost_its_state_is_refused_and_not_ready() {
-    let mut store = Server::start();
-    let installation = Installation::new(&store.url()).await;
-    let sidecar = installation.sidecar(&Settings::default());
-    let account = installation.account("1");
-    account
-        .scripted_chat(&sidecar, &served(), &chat(5))
-        .send()
-        .await
-        .is(200);
-    account.until_records(1).await;
-
-    // Emptied while everybody stays connected; then restarted without what it had.
-    store.command::<()>(&["FLUSHALL"]);
-    for _ in 0..2 {
-        refused_as_configured(&account, &sidecar).await;
-        sidecar.until_ready_is(503).await;
-        refused_as_configured(&account, &sidecar).await;
-        store.kill();
-        store.restart();
-    }
-    let output = installation.try_run(&["verify"]);
-    assert_ne!(
-        output.status.code(),
-        Some(0),
-        "an audit must not call this well"
-    );
-    assert_eq!(account.records().await.len(), 1);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_says_nothing_is_away_within_its_bound_and_keeps_no_hold() {
-    let installation = Installation::new(&redis::server().url()).await;
+    let installation = Installation::on_servers(&redis::server().url()).await;
     let (relay, url) = Relay::to(&installation.store_url).await;
     let sidecar = installation.sidecar(&Settings {
         store_url: Some(url),
@@ -197,7 +166,7 @@ async fn a_store_that_says_nothing_is_away_within_its_bound_and_keeps_no_hold() 
 #[tokio::test]
 async fn a_sidecar_that_starts_before_its_store_gets_ready_when_the_store_is_there() {
     let mut store = durable();
-    let installation = Installation::new(&store.url()).await;
+    let installation = Installation::on_servers(&store.url()).await;
     let account = installation.account("1");
     store.kill();
     let sidecar = installation.sidecar(&Settings::default());
@@ -211,7 +180,7 @@ async fn a_sidecar_that_starts_before_its_store_gets_ready_when_the_store_is_the
 #[tokio::test]
 async fn a_store_that_may_evict_is_not_ready() {
     let store = Server::start();
-    let installation = Installation::new(&store.url()).await;
+    let installation = Installation::on_servers(&store.url()).await;
     let sidecar = installation.sidecar(&Settings::default());
     sidecar.until_ready_is(200).await;
     store.command::<()>(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
@@ -224,7 +193,7 @@ async fn a_store_that_may_evict_is_not_ready() {
 #[tokio::test]
 async fn free_paths_need_the_store_as_well_because_an_account_may_be_suspended() {
     let mut store = durable();
-    let installation = Installation::new(&store.url()).await;
+    let installation = Installation::on_servers(&store.url()).await;
     let sidecar = installation.sidecar(&Settings::default());
     let account = installation.account("1");
     let models = account.get(&sidecar, "/openai/v1/models");

@@ -302,13 +302,17 @@ async fn a_month_that_ends_within_a_minute_is_worth_a_retry_and_then_lets_calls_
     let plan = installation.plan(r#"{ resource = "requests", window = "month", limit = 1 }"#);
     let account = installation.account_on(&plan, "1");
     // The account's month ends in a few seconds. Nobody has loaded it yet, so the ledger may be written by hand.
-    sqlx::query(
-        "UPDATE account SET anchor_at = date_trunc('milliseconds', now() + interval '4 seconds') WHERE id = $1",
-    )
-    .bind(&account.id)
-    .execute(&mut installation.ledger().await)
-    .await
-    .expect("an account");
+    if installation.is_embedded() {
+        let end = "UPDATE account SET anchor_at = CAST(unixepoch('subsec') * 1000 AS INTEGER) + 4000 WHERE id = $1";
+        let end = sqlx::query(end).bind(&account.id);
+        let ended = end.execute(&mut installation.file().await).await;
+        ended.expect("an account");
+    } else {
+        let end = "UPDATE account SET anchor_at = date_trunc('milliseconds', now() + interval '4 seconds') WHERE id = $1";
+        let end = sqlx::query(end).bind(&account.id);
+        let ended = end.execute(&mut installation.ledger().await).await;
+        ended.expect("an account");
+    }
     let sidecar = sidecar().await;
     let script = served(1, 1);
     let call = || account.scripted_chat(sidecar, &script, &chat(1));

@@ -275,13 +275,12 @@ async fn what_a_caller_says_of_itself_is_recorded() {
         .await
         .is(200);
     let record = account.until_record().await;
-    let (key, user, project, tags): (uuid::Uuid, String, String, Value) = sqlx::query_as(
-        "SELECT api_key_id, user_ref, project_ref, tags FROM usage_record WHERE id = $1",
-    )
-    .bind(record.id)
-    .fetch_one(&mut installation.ledger().await)
-    .await
-    .expect("the record");
+    let (key, user, project, tags): (uuid::Uuid, String, String, Value) = installation
+        .row(
+            "SELECT api_key_id, user_ref, project_ref, tags FROM usage_record WHERE id = $1",
+            record.id,
+        )
+        .await;
     assert_eq!(key.to_string(), account.key_id);
     assert_eq!((user.as_str(), project.as_str()), ("u-1", "p-1"));
     assert_eq!(tags, json!({"team": "red", "env": "test"}));

@@ -4,7 +4,7 @@
 use crate::harness::account::{chat, streamed_chat};
 use crate::harness::client::Client;
 use crate::harness::configuration::Settings;
-use crate::harness::installation::{INPUT_NANOS, MODEL, OUTPUT_NANOS, installation};
+use crate::harness::installation::{INPUT_NANOS, MODEL, OUTPUT_NANOS, installation_with_room};
 use crate::harness::upstream::{
     Act, DONE, Gate, chunk, completion, delta, events_head, json_answer, last_chunk, script,
     usage_event,
@@ -13,7 +13,7 @@ use crate::harness::wait::until;
 
 #[tokio::test]
 async fn calls_in_flight_finish_and_are_in_the_ledger_when_it_exits() {
-    let installation = installation().await;
+    let installation = installation_with_room().await;
     let account = installation.account("1");
     let mut stopping = installation.sidecar(&Settings::default());
     stopping.until_ready_is(200).await;
@@ -68,7 +68,7 @@ async fn calls_in_flight_finish_and_are_in_the_ledger_when_it_exits() {
 
 #[tokio::test]
 async fn a_call_that_outlasts_the_drain_is_cut_off_and_charged_for_what_was_seen() {
-    let installation = installation().await;
+    let installation = installation_with_room().await;
     let account = installation.account("1");
     let mut stopping = installation.sidecar(&Settings {
         drain_s: 1,
@@ -95,7 +95,8 @@ async fn a_call_that_outlasts_the_drain_is_cut_off_and_charged_for_what_was_seen
 
 #[tokio::test]
 async fn an_idle_sidecar_stops_at_once() {
-    let mut idle = installation().await.sidecar(&Settings::default());
+    let installation = installation_with_room().await;
+    let mut idle = installation.sidecar(&Settings::default());
     idle.ask_to_stop();
     assert_eq!(idle.exited().await.code(), Some(0), "{}", idle.said());
 }

@@ -14,7 +14,7 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use crate::harness::account::chat;
 use crate::harness::client::post;
 use crate::harness::configuration::Settings;
-use crate::harness::installation::{MODEL, installation};
+use crate::harness::installation::{MODEL, installation_with_room};
 use crate::harness::sidecar::Sidecar;
 use crate::harness::upstream::completion;
 
@@ -54,7 +54,7 @@ async fn upstream() -> (String, String) {
 
 #[tokio::test]
 async fn an_upstream_is_trusted_exactly_if_the_machine_trusts_its_certificate() {
-    let installation = installation().await;
+    let installation = installation_with_room().await;
     let account = installation.account("1");
     let (upstream, pem) = upstream().await;
     let config = installation.config(&Settings::default());
@@ -85,6 +85,8 @@ async fn an_upstream_is_trusted_exactly_if_the_machine_trusts_its_certificate() 
     let record = account.until_record().await;
     assert_eq!((record.outcome.as_str(), record.charged), ("released", 0));
 
+    // An embedded installation has one sidecar at a time.
+    drop(stranger);
     let roots = roots.to_str().expect("a UTF-8 path");
     let friend = Sidecar::start_with(&config, &[("SSL_CERT_FILE", roots)]);
     call(&friend).send().await.is(200);

@@ -9,7 +9,7 @@ use crate::harness::wait::until;
 
 #[tokio::test]
 async fn a_running_sidecar_makes_the_partitions_of_the_coming_months() {
-    let installation = Installation::new(&redis::server().url()).await;
+    let installation = Installation::on_servers(&redis::server().url()).await;
     let mut ledger = installation.ledger().await;
     let last: String = sqlx::query_scalar(
         "SELECT max(relname) FROM pg_class WHERE relkind = 'r' AND relname ~ '^usage_record_[0-9]'",
@@ -38,7 +38,7 @@ async fn a_running_sidecar_makes_the_partitions_of_the_coming_months() {
 
 #[tokio::test]
 async fn an_ending_that_the_ledger_does_not_take_is_said_and_not_lost() {
-    let installation = Installation::new(&redis::server().url()).await;
+    let installation = Installation::on_servers(&redis::server().url()).await;
     let sidecar = installation.sidecar(&Settings::default());
     let account = installation.account("1");
     sidecar.until_ready_is(200).await;

@@ -5,3 +5,4 @@ mod cost;
 mod exact;
 mod resharding;
 mod scripts;
+mod unreadable;

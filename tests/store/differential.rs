@@ -3,6 +3,7 @@
 //! The clock is the test's on both sides. A failure prints its seed and the shortest sequence that shows it;
 //! `PROPTEST_RNG_SEED=<seed>` repeats it, `PROPTEST_CASES` asks for more.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -12,20 +13,21 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestCaseError, TestError, TestRunner};
 use tollgate::clock::{Clock, UnixMs};
 use tollgate::money::{Amount, Nanos};
+use tollgate::quota::embedded::{EmbeddedSettings, EmbeddedStore};
 use tollgate::quota::engine::Engine;
-use tollgate::quota::memory::MemoryStore;
 use tollgate::quota::redis::{ClockSource, RedisSettings};
 use tollgate::quota::{
     AccountId, AccountImage, Admission, ApplyAnswer, ChangeBody, ChangeSeq, Count, CounterBalance,
-    CounterKey, Detail, Epoch, Header, Line, LoadAnswer, Lot, LotId, Mode, Moved, OutSeq, Outcome,
-    Overdue, Progress, ReservationId, Reserve, STORE_FORMAT, Settle, ShardId, Snapshot, Status,
-    Store, StoreChange, Version,
+    CounterKey, Detail, Epoch, ExpiredLot, Header, Line, LoadAnswer, Lot, LotId, Mode, Moved,
+    OutSeq, Outcome, Overdue, Progress, ReservationId, Reserve, RunId, STORE_FORMAT, Settle,
+    ShardId, Snapshot, Status, Store, StoreChange, Version, Window, Withdrawal, WithdrawalReason,
 };
 use uuid::Uuid;
 
 use super::books::Books;
+use super::journal::InFile;
 use super::stage::until_it_answers;
-use super::steps::{ACCOUNTS, Ask, KEYS, Move, RESERVATIONS, Step, steps};
+use super::steps::{ACCOUNTS, Ask, KEYS, Move, RESERVATIONS, Step, Taking, steps};
 use crate::harness::redis;
 
 const OUTBOX_BOUND: u64 = 8;
@@ -37,23 +39,58 @@ const CASES: u32 = 96;
 
 #[test]
 fn memory_answers_as_the_engine_does() {
-    compare(|clock| async { MemoryStore::new(1, OUTBOX_BOUND, clock) });
+    compare(
+        async |clock| EmbeddedStore::in_memory(1, OUTBOX_BOUND, clock),
+        stays,
+    );
+}
+
+/// It is dropped and opened again before each step: the journal and the snapshots have all that the engine has.
+#[test]
+fn the_embedded_store_answers_as_the_engine_does_that_never_stopped() {
+    let file = RefCell::new(None::<InFile>);
+    let open = async |clock| {
+        let journal = file.borrow().as_ref().unwrap().journal.clone();
+        // Small, so that snapshots are made, too.
+        let settings = EmbeddedSettings {
+            snapshot_after_bytes: 1024,
+            ..EmbeddedSettings::new(RunId("a journal".into()), 1, OUTBOX_BOUND, clock)
+        };
+        EmbeddedStore::open(journal, settings).await.unwrap()
+    };
+    let fresh = async |clock| {
+        let new = InFile::new().await;
+        file.replace(Some(new));
+        open(clock).await
+    };
+    compare(fresh, async |store, clock| {
+        store.stop().await;
+        open(clock).await
+    });
+}
+
+/// A store that nothing happens to between two steps.
+async fn stays<S>(store: S, _: Clock) -> S {
+    store
 }
 
 #[test]
 fn redis_answers_as_the_engine_does() {
-    compare(|clock| {
-        let settings = RedisSettings {
-            outbox_bound: OUTBOX_BOUND,
-            clock: ClockSource::Caller(clock),
-            ..redis::settings(&redis::server().url(), 1)
-        };
-        redis::connected(settings)
-    });
+    compare(
+        async |clock| {
+            let settings = RedisSettings {
+                outbox_bound: OUTBOX_BOUND,
+                clock: ClockSource::Caller(clock),
+                ..redis::settings(&redis::server().url(), 1)
+            };
+            redis::connected(settings).await
+        },
+        stays,
+    );
 }
 
-/// Runs random sequences, each on a fresh engine and a fresh store of one shard.
-fn compare<S: Store, F: Future<Output = S>>(open: impl Fn(Clock) -> F) {
+/// Runs random sequences, each on a fresh engine and a fresh store of one shard; before each step, `again` happens to it.
+fn compare<S: Store>(open: impl AsyncFn(Clock) -> S, again: impl AsyncFn(S, Clock) -> S) {
     let mut config = ProptestConfig {
         failure_persistence: None,
         max_shrink_time: 60_000,
@@ -73,6 +110,8 @@ fn compare<S: Store, F: Future<Output = S>>(open: impl Fn(Clock) -> F) {
             let store = open(Clock::Manual(hand.clone())).await;
             let mut pair = Pair::begin(store, hand).await;
             for step in &steps {
+                pair.store = again(pair.store, Clock::Manual(pair.hand.clone())).await;
+                pair.store.adopt(SHARD, pair.engine.header().epoch);
                 pair.step(step).await?;
                 pair.compare().await?;
             }
@@ -121,7 +160,7 @@ impl<S: Store> Pair<S> {
         };
         until_it_answers(&store, SHARD).await;
         store.open(SHARD, &header).await.unwrap();
-        store.adopt(SHARD, crate::harness::life(header.epoch.0));
+        store.adopt(SHARD, header.epoch);
         Self {
             engine: Engine::new(header, OUTBOX_BOUND),
             store,
@@ -168,6 +207,15 @@ impl<S: Store> Pair<S> {
                 }
                 Ok(())
             }
+            Step::Expire { who, lot, ago_ms } => {
+                let expired = ExpiredLot {
+                    account: account(*who),
+                    lot: LotId(*lot),
+                    expires_at: now.plus_ms(-ago_ms),
+                };
+                let answer = self.engine.expire(now, &expired);
+                same(&answer, &self.store.expire(&expired).await.unwrap())
+            }
             Step::Load { .. } => self.load(step).await,
             Step::Apply { .. } => self.apply(step).await,
             Step::Forget(oldest) => {
@@ -190,10 +238,11 @@ impl<S: Store> Pair<S> {
             Step::BeginEpoch => {
                 let mut header = self.engine.header().clone();
                 header.epoch.0 += 1;
+                // Whoever looked at it saw less of it: numbers go on all the same.
+                header.out_seq = OutSeq(0);
                 self.engine.open(&header);
                 self.store.open(SHARD, &header).await.unwrap();
-                self.store
-                    .adopt(SHARD, crate::harness::life(header.epoch.0));
+                self.store.adopt(SHARD, header.epoch);
                 Ok(())
             }
         }
@@ -254,6 +303,7 @@ impl<S: Store> Pair<S> {
         same(&overdue, &self.store.overdue(SHARD, ALL).await.unwrap())?;
         let view = self.store.view(SHARD).await.unwrap();
         same(&Some(self.engine.header().clone()), &view.header)?;
+        same(&self.engine.oldest_epoch(), &view.oldest_epoch)?;
         same(&self.engine.outbox_len(), &view.outbox_len)
     }
 
@@ -279,7 +329,9 @@ impl<S: Store> Pair<S> {
             lines,
             deadline_ms: ask.deadline_ms,
             max_age_ms: ask.max_age_ms,
-            admission: if ask.is_forced {
+            admission: if ask.is_again {
+                Admission::Again
+            } else if ask.is_forced {
                 Admission::Forced
             } else {
                 Admission::Strict
@@ -302,7 +354,11 @@ impl<S: Store> Pair<S> {
         let count = |(line, amount): (&Line, &i64)| Count {
             key: line.key.clone(),
             start: line.span.start,
-            amount: Amount(*amount),
+            // A standing count goes down as often as up.
+            amount: match line.key.window {
+                Window::Cumulative if amount % 2 == 1 => Amount(-amount),
+                _ => Amount(*amount),
+            },
         };
         let settled = Settle {
             id: id(*which),
@@ -330,6 +386,7 @@ impl<S: Store> Pair<S> {
             debt,
             overage,
             counters,
+            withdrawals,
             ahead,
         } = step
         else {
@@ -346,7 +403,7 @@ impl<S: Store> Pair<S> {
         let account = account(*who);
         let version = self.version(&account).0 + 1;
         AccountImage {
-            withdrawals: Vec::new(),
+            withdrawals: withdrawals.iter().map(withdrawal).collect(),
             snapshot: snapshot(account, version, *overage),
             lots: lots
                 .iter()
@@ -367,6 +424,7 @@ impl<S: Store> Pair<S> {
             lots,
             debt,
             counters,
+            withdraw,
             repay,
         } = step
         else {
@@ -384,7 +442,7 @@ impl<S: Store> Pair<S> {
         };
         let order = order.as_ref();
         let body = ChangeBody {
-            withdraw: None,
+            withdraw: withdraw.as_ref().map(withdrawal),
             snapshot: overage.map(|overage| snapshot(account.clone(), version, overage)),
             lots: order.map(|ids| ids.iter().copied().map(lot).collect()),
             moved,
@@ -485,5 +543,18 @@ fn snapshot(account: AccountId, version: i64, overage: i64) -> Snapshot {
         limits: Vec::new(),
         overage: Nanos(overage),
         markup_percent: None,
+    }
+}
+
+fn withdrawal(taking: &Taking) -> Withdrawal {
+    Withdrawal {
+        id: Uuid::from_u64_pair(1, taking.id),
+        lot: LotId(taking.lot),
+        reason: if taking.is_refund {
+            WithdrawalReason::Refund
+        } else {
+            WithdrawalReason::Void
+        },
+        amount: Nanos(taking.amount),
     }
 }

@@ -10,7 +10,6 @@ use tollgate::quota::{
 };
 
 use super::stage::{SHORT_MS, Stage, counts, drawn, grant, line, lot};
-use crate::harness::life;
 
 pub async fn an_account_is_cold_until_it_is_loaded<S: Store>(stage: Stage<S>) {
     let claim = stage.claim(1);
@@ -327,8 +326,8 @@ pub async fn the_numbers_of_entries_are_never_used_again<S: Store>(stage: Stage<
 pub async fn nothing_is_answered_before_the_epoch_is_adopted<S: Store>(stage: Stage<S>) {
     let stage = stage.with_lots(&[10]).await;
     let store = &stage.store;
-    store.adopt(stage.shard, life(2));
-    assert_eq!(store.adopted(stage.shard), Some(life(2)));
+    store.adopt(stage.shard, Epoch(2));
+    assert_eq!(store.adopted(stage.shard), Some(Epoch(2)));
     let claim = stage.claim(1);
     let lost = |answer: StoreError| matches!(answer, StoreError::Lost { shard, .. } if shard == stage.shard);
     assert!(lost(store.reserve(&claim).await.unwrap_err()));
@@ -353,7 +352,7 @@ pub async fn nothing_is_answered_before_the_epoch_is_adopted<S: Store>(stage: St
     assert!(lost(store.account(&stage.account).await.unwrap_err()));
     let header = store.view(stage.shard).await.unwrap().header.unwrap();
     assert_eq!(header.epoch, Epoch(1), "a view needs no adoption");
-    store.adopt(stage.shard, life(1));
+    store.adopt(stage.shard, Epoch(1));
     stage.hold(&claim).await;
 }
 

@@ -17,6 +17,7 @@ macro_rules! on {
 macro_rules! properties {
     ($($list:tt)*) => {
         on! { memory: $($list)* }
+        on! { embedded: $($list)* }
         on! { redis: $($list)* }
         on! { cluster: $($list)* }
     };
@@ -89,5 +90,18 @@ properties! {
         the_numbers_of_entries_are_never_used_again,
         nothing_is_answered_before_the_epoch_is_adopted,
         an_earlier_epoch_is_never_opened_again,
+    }
+    recovery {
+        a_hold_that_was_lost_is_made_again_whatever_has_changed,
+        a_hold_made_again_after_its_end_holds_nothing,
+        a_hold_is_not_made_again_in_a_cold_account,
+        a_later_epoch_numbers_on_from_whoever_is_further,
+        the_oldest_entrys_epoch_is_seen_until_it_is_forgotten,
+        what_is_left_of_an_expired_lot_is_taken_once,
+        what_a_hold_does_not_use_of_an_expired_lot_is_taken_later,
+        a_withdrawal_takes_what_is_there_and_says_so_even_of_nothing,
+        what_is_to_be_withdrawn_of_a_cold_account_is_with_its_load,
+        a_standing_count_goes_down_and_never_below_zero,
+        an_account_with_all_it_may_have_works,
     }
 }

@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use tollgate::clock::{Clock, UnixMs};
 use tollgate::money::{Amount, Nanos};
-use tollgate::quota::memory::MemoryStore;
+use tollgate::quota::embedded::{EmbeddedSettings, EmbeddedStore};
 use tollgate::quota::redis::{RedisSettings, RedisStore};
 use tollgate::quota::{
     AccountId, AccountImage, AccountView, Admission, ApplyAnswer, ChangeBody, ChangeSeq, Count,
     Detail, EndedEntry, Entry, EntryKind, Epoch, Header, LapseAnswer, Line, LoadAnswer, Lot, LotId,
     LotState, Mode, Moved, OutSeq, Outcome, Overdue, Progress, Progressed, ReservationId, Reserve,
-    Reserved, STORE_FORMAT, Seen, Settle, SettleAnswer, ShardId, ShardView, Snapshot, Span, Status,
-    Store, StoreChange, Version,
+    Reserved, RunId, STORE_FORMAT, Seen, Settle, SettleAnswer, ShardId, ShardView, Snapshot, Span,
+    Status, Store, StoreChange, Version,
 };
 use uuid::Uuid;
 
+use super::journal::InFile;
 use crate::harness::redis;
 
 /// Small, so that a property can fill it; large enough for 64 racing calls to end.
@@ -35,14 +36,29 @@ pub struct Stage<S> {
     pub shard: ShardId,
     /// Where the clock is ours to move.
     hand: Option<Arc<AtomicI64>>,
+    /// Where the journal is.
+    _journal: Option<InFile>,
 }
 
-impl Stage<MemoryStore> {
+impl Stage<EmbeddedStore> {
     pub async fn memory() -> Self {
         let hand = Arc::new(AtomicI64::new(SOME_DAY));
         let clock = Clock::Manual(hand.clone());
-        let store = MemoryStore::new(SHARDS, OUTBOX_BOUND, clock);
+        let store = EmbeddedStore::in_memory(SHARDS, OUTBOX_BOUND, clock);
         Self::opened(store, Some(hand)).await
+    }
+
+    pub async fn embedded() -> Self {
+        let hand = Arc::new(AtomicI64::new(SOME_DAY));
+        let clock = Clock::Manual(hand.clone());
+        let settings =
+            EmbeddedSettings::new(RunId("a journal".into()), SHARDS, OUTBOX_BOUND, clock);
+        let file = InFile::new().await;
+        let store = EmbeddedStore::open(file.journal.clone(), settings).await;
+        Self {
+            _journal: Some(file),
+            ..Self::opened(store.unwrap(), Some(hand)).await
+        }
     }
 }
 
@@ -83,6 +99,7 @@ impl<S: Store> Stage<S> {
             account,
             shard,
             hand,
+            _journal: None,
         };
         stage.begin_epoch(1).await;
         stage
@@ -101,7 +118,7 @@ impl<S: Store> Stage<S> {
             applied_seq,
         };
         self.store.open(self.shard, &header).await.unwrap();
-        self.store.adopt(self.shard, crate::harness::life(epoch));
+        self.store.adopt(self.shard, Epoch(epoch));
     }
 
     /// The account is live with these lots, numbered from 1.

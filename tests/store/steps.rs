@@ -10,10 +10,11 @@ use tollgate::money::{MAX_AMOUNT, MAX_BALANCE};
 pub const ACCOUNTS: usize = 2;
 pub const RESERVATIONS: usize = 16;
 /// Counters by number.
-pub const KEYS: [&str; 3] = [
+pub const KEYS: [&str; 4] = [
     "account/tokens/day",
     "account/requests/overall",
     "account/spend/month",
+    "account/agents/cumulative",
 ];
 const LOTS: [i64; 5] = [1, 2, 3, 4, 5];
 
@@ -44,6 +45,7 @@ pub enum Step {
         debt: i64,
         overage: i64,
         counters: Vec<Move>,
+        withdrawals: Vec<Taking>,
         /// How far the image is ahead of what the store has applied.
         ahead: i64,
     },
@@ -56,7 +58,14 @@ pub enum Step {
         lots: Vec<(i64, i64)>,
         debt: i64,
         counters: Vec<Move>,
+        withdraw: Option<Taking>,
         repay: bool,
+    },
+    /// The time of a lot is over, or nearly.
+    Expire {
+        who: usize,
+        lot: i64,
+        ago_ms: i64,
     },
     /// So many of the oldest entries are in the ledger.
     Forget(usize),
@@ -74,6 +83,8 @@ pub struct Ask {
     pub lines: Vec<AskedLine>,
     pub is_stale: bool,
     pub is_forced: bool,
+    /// As one that the store has lost.
+    pub is_again: bool,
     pub deadline_ms: i64,
     pub max_age_ms: i64,
     /// How old the caller's idea of the time is.
@@ -96,6 +107,15 @@ pub struct Move {
     pub by: i64,
 }
 
+/// What is to be taken out of a lot.
+#[derive(Debug, Clone)]
+pub struct Taking {
+    pub id: u64,
+    pub lot: i64,
+    pub amount: i64,
+    pub is_refund: bool,
+}
+
 pub fn steps() -> impl Strategy<Value = Vec<Step>> {
     let some = prop_oneof![
         40 => step().prop_map(|step| vec![step]),
@@ -113,12 +133,12 @@ fn loads() -> impl Strategy<Value = Vec<Step>> {
 fn step() -> impl Strategy<Value = Step> {
     let who = || (0..ACCOUNTS).boxed();
     let which = || 0..RESERVATIONS;
-    let progress = (which(), amount(), vec(amount(), 0..4), deadline_ms());
+    let progress = (which(), amount(), vec(amount(), 0..5), deadline_ms());
     let end = (
         which(),
         prop::bool::weighted(0.8),
         amount(),
-        vec(amount(), 0..4),
+        vec(amount(), 0..5),
     );
     prop_oneof![
         12 => ask().prop_map(Step::Reserve),
@@ -132,6 +152,9 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Sweep),
         1 => load(who(), (-1..3_i64).boxed()),
         5 => apply(who()),
+        1 => (who(), 1..7_i64, -100..100_i64).prop_map(|(who, lot, ago_ms)| Step::Expire {
+            who, lot, ago_ms
+        }),
         2 => (0..10_usize).prop_map(Step::Forget),
         5 => (-500..3_000_i64).prop_map(Step::Tick),
         1 => (0..3 * DAY_MS).prop_map(Step::Jump),
@@ -148,10 +171,10 @@ fn ask() -> impl Strategy<Value = Ask> {
         prop_oneof![9 => Just(0), 1 => 0..2 * DAY_MS],
     );
     let what = (amount(), amount(), lines());
-    let how = (rarely(), prop::bool::weighted(0.15));
+    let how = (rarely(), prop::bool::weighted(0.15), rarely());
     (0..RESERVATIONS, what, how, times).prop_map(|(which, what, how, times)| {
         let (charge, floor, lines) = what;
-        let (is_stale, is_forced) = how;
+        let (is_stale, is_forced, is_again) = how;
         let (deadline_ms, max_age_ms, late_ms) = times;
         Ask {
             which,
@@ -160,6 +183,7 @@ fn ask() -> impl Strategy<Value = Ask> {
             lines,
             is_stale,
             is_forced,
+            is_again,
             deadline_ms,
             max_age_ms,
             late_ms,
@@ -183,7 +207,7 @@ fn lines() -> impl Strategy<Value = Vec<AskedLine>> {
         })
     };
     let all: Vec<_> = (0..KEYS.len()).map(|key| line(key).boxed()).collect();
-    (subsequence(vec![0, 1, 2], 0..=3), all)
+    (subsequence(vec![0, 1, 2, 3], 0..=4), all)
         .prop_map(|(keys, lines)| keys.into_iter().map(|key| lines[key].clone()).collect())
 }
 
@@ -191,13 +215,15 @@ fn load(who: BoxedStrategy<usize>, ahead: BoxedStrategy<i64>) -> impl Strategy<V
     let debt = prop_oneof![4 => Just(0), 2 => 0..100_i64, 1 => near(MAX_BALANCE)];
     let lots = (order(), vec(credit(), LOTS.len()));
     let counters = vec(movement(used().boxed()), 0..4);
-    (who, lots, debt, overage(), counters, ahead).prop_map(
-        |(who, (order, credits), debt, overage, counters, ahead)| Step::Load {
+    let moves = (counters, vec(taking(), 0..3));
+    (who, lots, debt, overage(), moves, ahead).prop_map(
+        |(who, (order, credits), debt, overage, (counters, withdrawals), ahead)| Step::Load {
             who,
             lots: order.into_iter().zip(credits).collect(),
             debt,
             overage,
             counters: one_a_key(counters),
+            withdrawals,
             ahead,
         },
     )
@@ -216,8 +242,10 @@ fn apply(who: BoxedStrategy<usize>) -> impl Strategy<Value = Step> {
     let debt = prop_oneof![3 => Just(0), 1 => signed(amount().boxed())];
     let counters = vec(movement(signed(amount().boxed()).boxed()), 0..3);
     let moves = (grant, debt, counters);
-    (who, off, head, moves, any::<bool>()).prop_map(|(who, off, head, moves, repay)| {
+    let ends = (any::<bool>(), option::weighted(0.15, taking()));
+    (who, off, head, moves, ends).prop_map(|(who, off, head, moves, ends)| {
         let (overage, order) = head;
+        let (repay, withdraw) = ends;
         let ((ids, credits), debt, counters) = moves;
         Step::Apply {
             who,
@@ -227,7 +255,19 @@ fn apply(who: BoxedStrategy<usize>) -> impl Strategy<Value = Step> {
             lots: ids.into_iter().zip(credits).collect(),
             debt,
             counters: one_a_key(counters),
+            withdraw,
             repay,
+        }
+    })
+}
+
+fn taking() -> impl Strategy<Value = Taking> {
+    (any::<u64>(), 1..7_i64, amount(), any::<bool>()).prop_map(|(id, lot, amount, is_refund)| {
+        Taking {
+            id,
+            lot,
+            amount,
+            is_refund,
         }
     })
 }

@@ -143,6 +143,19 @@ impl Ledger for MemoryLedger {
         Ok(Vec::new())
     }
 
+    async fn own_sums(
+        &self,
+        _shard: ShardId,
+        _page: &audit::Page,
+        _depth: audit::Depth,
+    ) -> Result<audit::OwnSums, LedgerError> {
+        Ok(audit::OwnSums::default())
+    }
+
+    async fn trace(&self, _drift: &audit::Drift) -> Result<Vec<audit::Clue>, LedgerError> {
+        Ok(Vec::new())
+    }
+
     async fn upkeep(&self) -> Result<u64, LedgerError> {
         Ok(0)
     }

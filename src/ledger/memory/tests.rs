@@ -10,11 +10,10 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::clock::Clock;
 use crate::ledger::{Applier, Flushed, Flusher, Keeper, Loader};
-use crate::quota::memory::MemoryStore;
 use crate::money::Amount;
+use crate::quota::embedded::EmbeddedStore;
 use crate::quota::{
-    Count, ENDED_MARK_MS, Epoch, Life, Mode, Outcome, ReservationId, Settle, Status, Tenure,
-    Version,
+    Count, ENDED_MARK_MS, Epoch, Mode, Outcome, ReservationId, Settle, Status, Version,
 };
 
 fn snapshot(account: &AccountId) -> Snapshot {
@@ -53,10 +52,10 @@ fn grant(nanos: i64) -> NewGrant {
 /// A store and a ledger in memory with one account of 100 that is live, and the tasks between them.
 struct World {
     time: Arc<AtomicI64>,
-    store: Arc<MemoryStore>,
+    store: Arc<EmbeddedStore>,
     ledger: Arc<MemoryLedger>,
-    applier: Arc<Applier<MemoryStore, MemoryLedger>>,
-    flusher: Flusher<MemoryStore, MemoryLedger>,
+    applier: Arc<Applier<EmbeddedStore, MemoryLedger>>,
+    flusher: Flusher<EmbeddedStore, MemoryLedger>,
     account: AccountId,
     shard: ShardId,
 }
@@ -67,7 +66,7 @@ impl World {
     async fn new() -> Self {
         let time = Arc::new(AtomicI64::new(1_000));
         let clock = Clock::Manual(time.clone());
-        let store = Arc::new(MemoryStore::new(SHARDS, 100, clock.clone()));
+        let store = Arc::new(EmbeddedStore::in_memory(SHARDS, 100, clock.clone()));
         let ledger = Arc::new(MemoryLedger::new(SHARDS, prices()));
         let keeper = Arc::new(Keeper::new(store.clone(), ledger.clone(), clock.clone()));
         let applier = Arc::new(Applier::new(store.clone(), ledger.clone(), clock.clone()));
@@ -150,10 +149,7 @@ async fn a_flusher_that_always_has_something_to_do_still_finds_what_nobody_marke
     world.store.settle(&world.settle()).await.unwrap();
     // A shard that the store has lost stays marked, whatever the flusher does.
     let lost = ShardId(1 - world.shard.0);
-    let nowhere = Life {
-        epoch: Epoch(0),
-        tenure: Tenure(0),
-    };
+    let nowhere = Epoch(0);
     world.store.adopt(lost, nowhere);
     world.flusher.mark(lost);
     let flushing = world.clone();

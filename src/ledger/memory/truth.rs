@@ -181,10 +181,9 @@ impl Truth {
             return Ok(Committed::OtherServer);
         }
         let entries = outbox.entries.iter();
-        let fresh: Vec<&Entry> = entries
-            .filter(|entry| entry.seq > row.flushed_seq)
-            .collect();
-        let Some(last) = fresh.last().map(|entry| entry.seq) else {
+        let fresh: Vec<&Entry> = entries.filter(|entry| row.is_news(entry)).collect();
+        let last = fresh.last().map(|entry| entry.seq.max(row.flushed_seq));
+        let Some(last) = last else {
             return Ok(Committed::UpTo {
                 entry: row.flushed_seq,
                 changed: false,

@@ -7,13 +7,16 @@ use sqlx::types::Json;
 use sqlx::{Acquire, PgConnection, Row};
 use time::OffsetDateTime;
 
+use super::quarantine;
 use crate::catalog::Plan;
 use crate::clock::UnixMs;
 use crate::ledger::LedgerError;
+use crate::ledger::quarantined::count_in;
+use crate::ledger::sql::word;
 use crate::money::{Amount, Nanos};
 use crate::quota::{
-    AccountId, AccountImage, ChangeSeq, CounterBalance, CounterKey, Lot, LotId, Mode, Snapshot,
-    Status, Version,
+    AccountId, AccountImage, ChangeSeq, CounterBalance, CounterKey, Lot, LotId, Mode, Moved,
+    Snapshot, Status, Version, Withdrawal,
 };
 
 const SNAPSHOT: &str = "\
@@ -21,11 +24,23 @@ const SNAPSHOT: &str = "\
            account.overage_nanos, account.debt_nanos, plan.body AS plan, shard.last_change \
     FROM account JOIN shard ON shard.id = account.shard LEFT JOIN plan ON plan.key = account.plan_key \
     WHERE account.id = $1";
-// priority → earliest expiry → promotional before paid → effective → created
-const LOTS: &str = "\
-    SELECT id, account_id, balance_nanos, effective_at, expires_at FROM credit_grant \
-    WHERE account_id = ANY($1) AND balance_nanos <> 0 \
-    ORDER BY account_id, priority, expires_at NULLS LAST, kind <> 'promotional', effective_at, created_at, id";
+/// The lots of accounts that pass a test, those of one account side by side.
+macro_rules! lots_where {
+    ($test:literal) => {
+        // priority → earliest expiry → promotional before paid → effective → created
+        concat!(
+            "SELECT id, account_id, balance_nanos, effective_at, expires_at FROM credit_grant \
+            WHERE account_id = ANY($1) AND (",
+            $test,
+            ") ORDER BY account_id, priority, expires_at NULLS LAST, kind <> 'promotional', effective_at, created_at, id"
+        )
+    };
+}
+const LOTS: &str = lots_where!("balance_nanos <> 0");
+const LOTS_AND_THESE: &str = lots_where!("balance_nanos <> 0 OR id = ANY($2)");
+const PENDING: &str = "\
+    SELECT id, lot_id, reason, amount_nanos FROM withdrawal \
+    WHERE account_id = $1 AND taken_nanos IS NULL AND change_seq <= $2 ORDER BY change_seq";
 const COUNTERS: &str = "\
     SELECT DISTINCT ON (scope, resource, \"window\") scope, resource, \"window\", window_start, used \
     FROM usage_counter WHERE account_id = $1 ORDER BY scope, resource, \"window\", window_start DESC";
@@ -56,19 +71,19 @@ pub(super) async fn lots_of(
 ) -> Result<Vec<(AccountId, Lot, Nanos)>, LedgerError> {
     let names: Vec<&str> = accounts.iter().map(AccountId::as_str).collect();
     let rows = sqlx::query(LOTS).bind(names).fetch_all(conn).await?;
-    rows.iter()
-        .map(|row| {
-            let effective_at: OffsetDateTime = row.try_get("effective_at")?;
-            let expires_at: Option<OffsetDateTime> = row.try_get("expires_at")?;
-            let lot = Lot {
-                id: LotId(row.try_get("id")?),
-                effective_at: effective_at.into(),
-                expires_at: expires_at.map(UnixMs::from),
-            };
-            let left = Nanos(row.try_get("balance_nanos")?);
-            Ok((super::change::account_id(row)?, lot, left))
-        })
-        .collect()
+    rows.iter().map(read_lot).collect()
+}
+
+fn read_lot(row: &PgRow) -> Result<(AccountId, Lot, Nanos), LedgerError> {
+    let effective_at: OffsetDateTime = row.try_get("effective_at")?;
+    let expires_at: Option<OffsetDateTime> = row.try_get("expires_at")?;
+    let lot = Lot {
+        id: LotId(row.try_get("id")?),
+        effective_at: effective_at.into(),
+        expires_at: expires_at.map(UnixMs::from),
+    };
+    let left = Nanos(row.try_get("balance_nanos")?);
+    Ok((super::change::account_id(row)?, lot, left))
 }
 
 /// All of an account, in one snapshot (rule 22).
@@ -81,16 +96,64 @@ pub(super) async fn image(
     let Some(row) = row(&mut tx, account).await? else {
         return Ok(None);
     };
-    let image = AccountImage {
+    let as_of = ChangeSeq(row.try_get("last_change")?);
+    let mut image = AccountImage {
         snapshot: read_snapshot(account, &row)?,
         lots: lots(&mut tx, account).await?,
         debt: Nanos(row.try_get("debt_nanos")?),
         counters: counters(&mut tx, account).await?,
-        withdrawals: Vec::new(),
-        as_of: ChangeSeq(row.try_get("last_change")?),
+        withdrawals: pending(&mut tx, account, as_of).await?,
+        as_of,
     };
+    let mut quarantined = quarantine::moved(&mut tx, &[account.as_str()]).await?;
+    if let Some(moved) = quarantined.remove(account) {
+        image.lots = lots_and_these(&mut tx, account, &moved).await?;
+        count_in(&mut image, &moved);
+    }
     tx.rollback().await?;
     Ok(Some(image))
+}
+
+/// The lots with something left, and those that movements name.
+async fn lots_and_these(
+    conn: &mut PgConnection,
+    account: &AccountId,
+    moved: &[Moved],
+) -> Result<Vec<(Lot, Nanos)>, LedgerError> {
+    let named = moved.iter().flat_map(|moved| &moved.lots);
+    let named: Vec<i64> = named.map(|(lot, _)| lot.0).collect();
+    let rows = sqlx::query(LOTS_AND_THESE)
+        .bind([account.as_str()])
+        .bind(named)
+        .fetch_all(conn)
+        .await?;
+    let lots = rows.iter().map(|row| {
+        let (_, lot, left) = read_lot(row)?;
+        Ok((lot, left))
+    });
+    lots.collect()
+}
+
+/// What the ledger wants taken out of its lots and has no entry of yet.
+async fn pending(
+    conn: &mut PgConnection,
+    account: &AccountId,
+    as_of: ChangeSeq,
+) -> Result<Vec<Withdrawal>, LedgerError> {
+    let rows = sqlx::query(PENDING)
+        .bind(account.as_str())
+        .bind(as_of.0)
+        .fetch_all(conn)
+        .await?;
+    let withdrawals = rows.iter().map(|row| {
+        Ok(Withdrawal {
+            id: row.try_get("id")?,
+            lot: LotId(row.try_get("lot_id")?),
+            reason: word(row, "reason")?,
+            amount: Nanos(row.try_get("amount_nanos")?),
+        })
+    });
+    withdrawals.collect()
 }
 
 async fn row(conn: &mut PgConnection, account: &AccountId) -> Result<Option<PgRow>, LedgerError> {
@@ -109,8 +172,8 @@ fn read_snapshot(account: &AccountId, row: &PgRow) -> Result<Snapshot, LedgerErr
         version: Version(row.try_get("version")?),
         keys_version: row.try_get("keys_version")?,
         plan: row.try_get("plan_key")?,
-        mode: word::<Mode>(row, "mode")?,
-        status: word::<Status>(row, "status")?,
+        mode: word::<Mode, _>(row, "mode")?,
+        status: word::<Status, _>(row, "status")?,
         anchor_at: anchor_at.map(UnixMs::from),
         limits,
         overage: Nanos(row.try_get("overage_nanos")?),
@@ -140,11 +203,4 @@ async fn counters(
             })
         })
         .collect()
-}
-
-/// A column that holds one of an enum's words, as its serde names them.
-fn word<T: serde::de::DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, LedgerError> {
-    let text: String = row.try_get(column)?;
-    serde_json::from_value(serde_json::Value::String(text))
-        .map_err(|error| LedgerError::Nonsense(format!("{column}: {error}")))
 }

@@ -6,18 +6,15 @@ use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row};
 
-use crate::ledger::LedgerError;
-use crate::ledger::{Home, ShardRow};
-use crate::quota::{
-    AccountId, ChangeBody, ChangeSeq, Epoch, Life, OutSeq, RunId, ShardId, StoreChange, Tenure,
-};
+pub(super) use crate::ledger::sql::account_id;
+use crate::ledger::{Home, LedgerError, ShardRow};
+use crate::quota::{AccountId, ChangeBody, ChangeSeq, Epoch, OutSeq, RunId, ShardId, StoreChange};
 
 const LOCK: &str =
-    "SELECT epoch, run_id, tenure, flushed_seq, last_change FROM shard WHERE id = $1 FOR UPDATE";
+    "SELECT epoch, run_id, flushed_seq, last_change FROM shard WHERE id = $1 FOR UPDATE";
 const TRY_LOCK: &str = "\
-    SELECT epoch, run_id, tenure, flushed_seq, last_change FROM shard WHERE id = $1 FOR UPDATE SKIP LOCKED";
-const READ: &str =
-    "SELECT epoch, run_id, tenure, flushed_seq, last_change FROM shard WHERE id = $1";
+    SELECT epoch, run_id, flushed_seq, last_change FROM shard WHERE id = $1 FOR UPDATE SKIP LOCKED";
+const READ: &str = "SELECT epoch, run_id, flushed_seq, last_change FROM shard WHERE id = $1";
 const APPEND: &str = "\
     INSERT INTO store_change (shard, seq, account_id, body) \
     SELECT $1, seq, account_id, body FROM UNNEST($2::bigint[], $3::text[], $4::jsonb[]) AS new (seq, account_id, body)";
@@ -78,7 +75,7 @@ impl LockedShard {
         &mut self,
         tx: &mut PgConnection,
         changes: &[(AccountId, ChangeBody)],
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), sqlx::Error> {
         if changes.is_empty() {
             return Ok(());
         }
@@ -115,13 +112,9 @@ pub(super) async fn row(conn: &mut PgConnection, id: ShardId) -> Result<ShardRow
 fn read_row(row: &PgRow) -> Result<ShardRow, LedgerError> {
     let epoch: Option<i64> = row.try_get("epoch")?;
     let run_id: Option<String> = row.try_get("run_id")?;
-    let tenure = Tenure(row.try_get("tenure")?);
     let home = epoch.map(Epoch).zip(run_id.map(RunId));
     Ok(ShardRow {
-        home: home.map(|(epoch, run_id)| Home {
-            life: Life { epoch, tenure },
-            run_id,
-        }),
+        home: home.map(|(epoch, run_id)| Home { epoch, run_id }),
         flushed_seq: OutSeq(row.try_get("flushed_seq")?),
         last_change: ChangeSeq(row.try_get("last_change")?),
     })
@@ -154,13 +147,6 @@ pub(super) async fn after(
 }
 
 /// A shard's number as its column has it; the schema bounds it to 16384.
-pub(super) fn column(shard: ShardId) -> i16 {
+pub(in crate::ledger) fn column(shard: ShardId) -> i16 {
     i16::try_from(shard.0).unwrap_or(i16::MAX)
-}
-
-/// The row's `account_id`.
-pub(super) fn account_id(row: &PgRow) -> Result<AccountId, LedgerError> {
-    let text: String = row.try_get("account_id")?;
-    text.parse()
-        .map_err(|_| LedgerError::Nonsense(format!("`{text}` is no account id")))
 }

@@ -9,7 +9,7 @@ use super::change::{LockedShard, column};
 use crate::ledger::{CheckError, Home, LedgerError, Looked};
 use crate::quota::{ShardId, Store};
 
-const MOVE_IN: &str = "UPDATE shard SET epoch = $2, run_id = $3, tenure = $4 WHERE id = $1";
+const MOVE_IN: &str = "UPDATE shard SET epoch = $2, run_id = $3 WHERE id = $1";
 
 pub(super) async fn look<S: Store>(
     conn: &mut PgConnection,
@@ -32,9 +32,8 @@ pub(super) async fn look<S: Store>(
 async fn move_in(tx: &mut PgConnection, shard: ShardId, home: Home) -> Result<(), LedgerError> {
     sqlx::query(MOVE_IN)
         .bind(column(shard))
-        .bind(home.life.epoch.0)
+        .bind(home.epoch.0)
         .bind(home.run_id.0)
-        .bind(home.life.tenure.0)
         .execute(tx)
         .await?;
     Ok(())

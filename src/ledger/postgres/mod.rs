@@ -3,6 +3,7 @@
 //! Every change of an account happens under its shard's row lock, and every wait here has a deadline.
 
 use sqlx::{Connection, PgConnection, Row};
+use time::OffsetDateTime;
 
 use super::{
     CheckError, Committed, Identity, Installation, KeyHash, Ledger, LedgerError, Looked, Prices,
@@ -11,17 +12,22 @@ use super::{
 use crate::clock::UnixMs;
 use crate::price::PriceEntry;
 use crate::quota::{
-    AccountId, AccountImage, AccountView, ChangeSeq, ExpiredLot, Outbox, ShardId, Store,
+    AccountId, AccountImage, AccountView, ChangeSeq, ExpiredLot, LotId, Outbox, ShardId, Store,
     StoreChange,
 };
 
 pub mod account;
-pub mod admin;
+mod books;
 pub mod change;
 mod check;
 mod commit;
+pub(super) mod moment;
+mod own;
+pub(super) mod quarantine;
 pub mod schema;
-mod wire;
+mod usage;
+pub(super) mod wire;
+pub(super) mod write;
 
 use wire::{Reads, Wire};
 
@@ -33,6 +39,11 @@ const PRICES_VERSION: &str = "SELECT version FROM catalog";
 const CATALOG: &str = "SELECT version, markup_percent::text AS markup_percent FROM catalog";
 const PRICES: &str =
     "SELECT id, body FROM model_price WHERE retired_at IS NULL ORDER BY position, id";
+const EXPIRED: &str = "\
+    SELECT credit_grant.account_id, credit_grant.id, credit_grant.expires_at \
+    FROM credit_grant JOIN account ON account.id = credit_grant.account_id \
+    WHERE account.shard = $1 AND credit_grant.expires_at <= $2 AND credit_grant.balance_nanos > 0 \
+    ORDER BY credit_grant.expires_at, credit_grant.id LIMIT $3";
 const ONE_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 
 /// The ledger in PostgreSQL, as the data plane sees it.
@@ -42,6 +53,8 @@ pub struct PostgresLedger {
     /// For flushes alone, so that no check and no read ever stands in their way.
     flushes: Wire,
     checks: Wire,
+    /// For sums that may take long: nothing waits for them, and nothing but their own deadline ends them.
+    audits: Wire,
 }
 
 impl PostgresLedger {
@@ -58,6 +71,7 @@ impl PostgresLedger {
             reads: Reads::new(options.clone()),
             flushes,
             checks: Wire::new(options),
+            audits: Wire::new(wire::patient_options(url)?),
         })
     }
 }
@@ -89,28 +103,56 @@ impl Ledger for PostgresLedger {
 
     async fn expired(
         &self,
-        _shard: ShardId,
-        _now: UnixMs,
-        _max: usize,
+        shard: ShardId,
+        now: UnixMs,
+        max: usize,
     ) -> Result<Vec<ExpiredLot>, LedgerError> {
-        todo!("postgres")
+        let read = async move |pool: sqlx::PgPool| {
+            expired(&mut *pool.acquire().await?, shard, now, max).await
+        };
+        self.reads.read(read).await
     }
 
     async fn books<S: Store>(
         &self,
-        _shard: ShardId,
-        _store: &S,
-        _page: &audit::Page,
+        shard: ShardId,
+        store: &S,
+        page: &audit::Page,
     ) -> Result<Vec<(audit::Books, Option<AccountView>)>, CheckError> {
-        todo!("postgres")
+        let mut turn = self.checks.turn().await;
+        let mut conn = turn.connection().await?;
+        let books = wire::written(books::books(&mut conn, shard, store, page)).await?;
+        turn.keep(conn);
+        Ok(books)
+    }
+
+    async fn own_sums(
+        &self,
+        shard: ShardId,
+        page: &audit::Page,
+        depth: audit::Depth,
+    ) -> Result<audit::OwnSums, LedgerError> {
+        let mut turn = self.audits.turn().await;
+        let mut conn = turn.connection().await?;
+        let sums = own::own_sums(&mut conn, shard, page, depth).await?;
+        turn.keep(conn);
+        Ok(sums)
+    }
+
+    async fn trace(&self, drift: &audit::Drift) -> Result<Vec<audit::Clue>, LedgerError> {
+        let mut turn = self.audits.turn().await;
+        let mut conn = turn.connection().await?;
+        let clues = own::trace(&mut conn, drift).await?;
+        turn.keep(conn);
+        Ok(clues)
     }
 
     async fn upkeep(&self) -> Result<u64, LedgerError> {
         let mut turn = self.checks.turn().await;
         let mut conn = turn.connection().await?;
-        wire::written(schema::make_partitions(&mut conn)).await?;
+        let strays = wire::written(schema::upkeep(&mut conn)).await?;
         turn.keep(conn);
-        Ok(0)
+        Ok(strays)
     }
 
     async fn commit(&self, shard: ShardId, outbox: &Outbox) -> Result<Committed, LedgerError> {
@@ -159,6 +201,29 @@ impl Ledger for PostgresLedger {
         let read = async move |pool: sqlx::PgPool| prices(&mut *pool.acquire().await?).await;
         self.reads.read(read).await
     }
+}
+
+async fn expired(
+    conn: &mut PgConnection,
+    shard: ShardId,
+    now: UnixMs,
+    max: usize,
+) -> Result<Vec<ExpiredLot>, LedgerError> {
+    let rows = sqlx::query(EXPIRED)
+        .bind(change::column(shard))
+        .bind(now.to_utc())
+        .bind(i64::try_from(max).unwrap_or(i64::MAX))
+        .fetch_all(conn)
+        .await?;
+    let lots = rows.iter().map(|row| {
+        let expires_at: OffsetDateTime = row.try_get("expires_at")?;
+        Ok(ExpiredLot {
+            account: change::account_id(row)?,
+            lot: LotId(row.try_get("id")?),
+            expires_at: expires_at.into(),
+        })
+    });
+    lots.collect()
 }
 
 async fn identify(

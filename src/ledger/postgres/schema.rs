@@ -7,13 +7,14 @@ use sqlx::{Connection, PgConnection, Row};
 use uuid::Uuid;
 
 use super::wire;
+use crate::ledger::migrations::{self, DEFAULT_SHARDS};
 use crate::ledger::{Installation, LedgerError};
 
 /// The migrations, in their order.
 pub static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
-/// How many shards an installation has unless it asks for another number the first time.
-pub const DEFAULT_SHARDS: u16 = 64;
+/// Records without a partition of their own are counted up to this number: that there are some is what matters.
+const STRAYS_COUNTED: i64 = 1000;
 
 /// How many months of partitions there are beyond the present one.
 const MONTHS_AHEAD: i32 = 3;
@@ -24,6 +25,7 @@ const INSTALLATION: &str = "SELECT id, shards FROM installation";
 const MAKE_SHARDS: &str =
     "INSERT INTO shard (id) SELECT generate_series(0, $1 - 1) ON CONFLICT DO NOTHING";
 const MAKE_PARTITIONS: &str = "SELECT usage_record_make_partitions($1)";
+const STRAYS: &str = "SELECT count(*) FROM (SELECT FROM usage_record_default LIMIT $1) AS records";
 const IS_MIGRATED: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
 const APPLIED: &str = "SELECT version, checksum FROM _sqlx_migrations WHERE success";
 
@@ -45,13 +47,7 @@ pub async fn migrate(url: &str, shards: Option<u16>) -> Result<Installation, Led
         .bind(wanted)
         .execute(&mut *tx)
         .await?;
-    let installation = installation(&mut tx).await?;
-    if shards.is_some_and(|shards| shards != installation.shards) {
-        return Err(LedgerError::Invalid(format!(
-            "this installation has {} shards, for ever: leave --shards away",
-            installation.shards
-        )));
-    }
+    let installation = migrations::agree(installation(&mut tx).await?, shards)?;
     sqlx::query(MAKE_SHARDS)
         .bind(i32::from(installation.shards))
         .execute(&mut *tx)
@@ -64,8 +60,7 @@ pub async fn migrate(url: &str, shards: Option<u16>) -> Result<Installation, Led
 
 /// The schema that this program knows.
 pub fn newest() -> i64 {
-    let versions = MIGRATIONS.iter().map(|migration| migration.version);
-    versions.max().unwrap_or(0)
+    migrations::newest(&MIGRATIONS)
 }
 
 /// Makes the partitions of the coming months where they are missing; says how many were.
@@ -74,37 +69,26 @@ pub async fn make_partitions(conn: &mut PgConnection) -> Result<i32, LedgerError
     Ok(made.fetch_one(conn).await?)
 }
 
+/// Makes partitions, and counts the records that are in none but the default one.
+pub(super) async fn upkeep(conn: &mut PgConnection) -> Result<u64, LedgerError> {
+    make_partitions(conn).await?;
+    let strays = sqlx::query_scalar(STRAYS).bind(STRAYS_COUNTED);
+    let strays: i64 = strays.fetch_one(conn).await?;
+    Ok(strays.unsigned_abs())
+}
+
 /// What the installation is, once the schema is known to be this program's or a later one's.
-pub(super) async fn look_over(conn: &mut PgConnection) -> Result<Installation, LedgerError> {
+pub(in crate::ledger) async fn look_over(
+    conn: &mut PgConnection,
+) -> Result<Installation, LedgerError> {
     let migrated: bool = sqlx::query_scalar(IS_MIGRATED)
         .fetch_one(&mut *conn)
         .await?;
     if !migrated {
-        return Err(LedgerError::Nonsense(
-            "it has no schema: run `tollgate migrate`".into(),
-        ));
+        return Err(migrations::none());
     }
     let applied: Vec<(i64, Vec<u8>)> = sqlx::query_as(APPLIED).fetch_all(&mut *conn).await?;
-    for migration in MIGRATIONS.iter() {
-        let found = applied
-            .iter()
-            .find(|(version, _)| *version == migration.version);
-        match found {
-            None => {
-                return Err(LedgerError::Nonsense(format!(
-                    "migration {} is missing: run `tollgate migrate`",
-                    migration.version
-                )));
-            }
-            Some((_, checksum)) if checksum[..] != migration.checksum[..] => {
-                return Err(LedgerError::Nonsense(format!(
-                    "migration {} is not the one this program knows",
-                    migration.version
-                )));
-            }
-            Some(_) => {}
-        }
-    }
+    migrations::look_over(&MIGRATIONS, &applied)?;
     installation(conn).await
 }
 
@@ -116,33 +100,4 @@ async fn installation(conn: &mut PgConnection) -> Result<Installation, LedgerErr
         shards: u16::try_from(shards)
             .map_err(|_| LedgerError::Nonsense(format!("{shards} shards")))?,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use sha2::{Digest, Sha256};
-
-    /// What has landed was run somewhere: changing it would part two installations of the same version.
-    #[test]
-    fn a_landed_migration_is_never_changed() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
-        let landed = std::fs::read_to_string(format!("{folder}/landed.sha256")).unwrap();
-        let mut names = Vec::new();
-        for line in landed.lines() {
-            let (hash, name) = line.split_once("  ").unwrap();
-            let text = std::fs::read(format!("{folder}/postgres/{name}")).unwrap();
-            let found = Sha256::digest(&text);
-            let found = found
-                .iter()
-                .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
-            assert_eq!(found, hash, "{name} has landed: add a migration instead");
-            names.push(name.to_owned());
-        }
-        let mut files: Vec<String> = std::fs::read_dir(format!("{folder}/postgres"))
-            .unwrap()
-            .map(|file| file.unwrap().file_name().into_string().unwrap())
-            .collect();
-        files.sort();
-        assert_eq!(names, files, "list each migration in landed.sha256");
-    }
 }

@@ -30,7 +30,7 @@ const READ_CONNECTIONS: u32 = 8;
 const TIMEOUTS_BEFORE_REBUILD: u32 = 3;
 
 /// How to connect for long work such as a migration: without a limit on one statement.
-pub(super) fn patient_options(url: &str) -> Result<PgConnectOptions, LedgerError> {
+pub(in crate::ledger) fn patient_options(url: &str) -> Result<PgConnectOptions, LedgerError> {
     let options = PgConnectOptions::from_str(url)
         .map_err(|_| LedgerError::Invalid("the ledger's url is not a postgres:// url".into()))?;
     // Statements carry nothing secret, but they are many: whoever wants them reads the server's own log.
@@ -40,7 +40,7 @@ pub(super) fn patient_options(url: &str) -> Result<PgConnectOptions, LedgerError
 }
 
 /// How to connect for everything else.
-pub(super) fn options(url: &str) -> Result<PgConnectOptions, LedgerError> {
+pub(in crate::ledger) fn options(url: &str) -> Result<PgConnectOptions, LedgerError> {
     Ok(patient_options(url)?.options([
         ("statement_timeout", STATEMENT_TIMEOUT_MS),
         (
@@ -51,13 +51,13 @@ pub(super) fn options(url: &str) -> Result<PgConnectOptions, LedgerError> {
 }
 
 /// One bare connection with one user at a time, made when it is needed.
-pub(super) struct Wire {
+pub(in crate::ledger) struct Wire {
     options: PgConnectOptions,
     slot: Mutex<Option<PgConnection>>,
 }
 
 impl Wire {
-    pub(super) fn new(options: PgConnectOptions) -> Self {
+    pub(in crate::ledger) fn new(options: PgConnectOptions) -> Self {
         Self {
             options,
             slot: Mutex::new(None),
@@ -65,7 +65,7 @@ impl Wire {
     }
 
     /// Waits for its turn; the wait is bounded, since each user before it is.
-    pub(super) async fn turn(&self) -> Turn<'_> {
+    pub(in crate::ledger) async fn turn(&self) -> Turn<'_> {
         Turn {
             options: &self.options,
             slot: self.slot.lock().await,
@@ -74,7 +74,7 @@ impl Wire {
 }
 
 /// The right to use a [`Wire`].
-pub(super) struct Turn<'a> {
+pub(in crate::ledger) struct Turn<'a> {
     options: &'a PgConnectOptions,
     slot: MutexGuard<'a, Option<PgConnection>>,
 }
@@ -82,7 +82,7 @@ pub(super) struct Turn<'a> {
 impl Turn<'_> {
     /// Takes the connection out. It comes back with [`Turn::keep`] only: what failed half-way, or was given up, closes
     /// its connection, and with it whatever transaction was open.
-    pub(super) async fn connection(&mut self) -> Result<PgConnection, LedgerError> {
+    pub(in crate::ledger) async fn connection(&mut self) -> Result<PgConnection, LedgerError> {
         match self.slot.take() {
             Some(conn) => Ok(conn),
             None => within(CONNECT_DEADLINE, PgConnection::connect_with(self.options)).await,
@@ -90,13 +90,15 @@ impl Turn<'_> {
     }
 
     /// Gives the connection back for the next turn.
-    pub(super) fn keep(mut self, conn: PgConnection) {
+    pub(in crate::ledger) fn keep(mut self, conn: PgConnection) {
         *self.slot = Some(conn);
     }
 }
 
 /// Runs one writing transaction within its deadline.
-pub(super) async fn written<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<T, E>
+pub(in crate::ledger) async fn written<T, E>(
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E>
 where
     E: From<LedgerError>,
 {
@@ -106,14 +108,14 @@ where
 }
 
 /// The pool for reads.
-pub(super) struct Reads {
+pub(in crate::ledger) struct Reads {
     options: PgConnectOptions,
     pool: ArcSwap<PgPool>,
     timeouts: AtomicU32,
 }
 
 impl Reads {
-    pub(super) fn new(options: PgConnectOptions) -> Self {
+    pub(in crate::ledger) fn new(options: PgConnectOptions) -> Self {
         Self {
             pool: ArcSwap::from_pointee(build(&options)),
             options,
@@ -122,7 +124,7 @@ impl Reads {
     }
 
     /// Reads within the deadline.
-    pub(super) async fn read<T, F>(
+    pub(in crate::ledger) async fn read<T, F>(
         &self,
         read: impl FnOnce(PgPool) -> F + Send,
     ) -> Result<T, LedgerError>
@@ -160,32 +162,7 @@ async fn within<T>(
     }
 }
 
-fn too_slow() -> LedgerError {
+/// What a missed deadline means.
+pub(in crate::ledger) fn too_slow() -> LedgerError {
     LedgerError::Away("no answer in time".into())
-}
-
-/// The classes of SQLSTATE that speak of the server's state, not of what was asked of it: connection, authorization,
-/// missing database, read-only standby, rollback, resources, locks, shutdown and cancel, system.
-const CLASSES_OF_AWAY: [&str; 9] = ["08", "25", "28", "3D", "40", "53", "55", "57", "58"];
-
-impl From<sqlx::Error> for LedgerError {
-    fn from(error: sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::Database(error) => {
-                let code = error.code().unwrap_or_default();
-                if CLASSES_OF_AWAY.iter().any(|class| code.starts_with(class)) {
-                    Self::Away(format!("{} ({code})", error.message()))
-                } else {
-                    // The message names tables and constraints; what was being written is in its detail, left out.
-                    Self::Nonsense(format!("{} ({code})", error.message()))
-                }
-            }
-            sqlx::Error::RowNotFound
-            | sqlx::Error::ColumnNotFound(_)
-            | sqlx::Error::ColumnDecode { .. }
-            | sqlx::Error::Decode(_)
-            | sqlx::Error::Encode(_) => Self::Nonsense(error.to_string()),
-            other => Self::Away(other.to_string()),
-        }
-    }
 }

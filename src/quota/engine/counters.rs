@@ -5,18 +5,20 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::UnixMs;
 use crate::money::Amount;
 use crate::quota::{Count, CounterBalance, CounterKey, Line, LineState};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Counter {
     pub start: UnixMs,
     pub used: Amount,
     pub held: Amount,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Counters(pub BTreeMap<CounterKey, Counter>);
 
 impl Counters {
@@ -54,7 +56,7 @@ impl Counters {
                 counter.held += held;
             }
             _ => {
-                // Holds of this span, if any, went with an earlier life of it: there is nothing to take back.
+                // Holds of this span, if any, went with an earlier epoch of it: there is nothing to take back.
                 let held = held.max(Amount(0));
                 self.0.insert(key.clone(), Counter { start, used, held });
             }

@@ -178,13 +178,16 @@ impl Engine {
     }
 
     /// Forgets the marks whose time is over; each verb does so first, so that marks are bounded by the rate of calls.
-    pub(super) fn forget_marks(&mut self, now: UnixMs) {
+    /// Says whether there were any.
+    pub fn forget_marks(&mut self, now: UnixMs) -> bool {
+        let before = self.marks.len();
         while let Some((until, id)) = self.marks.first().copied()
             && until <= now
         {
             self.marks.remove(&(until, id));
             self.reservations.remove(&id);
         }
+        self.marks.len() < before
     }
 }
 

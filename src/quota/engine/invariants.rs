@@ -63,7 +63,7 @@ impl Engine {
             );
             assert!(
                 entry.epoch <= self.header.epoch,
-                "entry {seq} is of a life that was"
+                "entry {seq} is of an epoch that was"
             );
             check_moved(&entry.moved);
         }

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::UnixMs;
 use crate::money::Nanos;
 
@@ -34,7 +36,7 @@ use wallet::Wallet;
 pub const DEFAULT_OUTBOX_BOUND: u64 = 100_000;
 
 /// One shard. The verbs are those of [`super::Store`], each one atomic step, safe to repeat.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Engine {
     header: Header,
     outbox_bound: u64,
@@ -48,9 +50,9 @@ pub struct Engine {
     outbox: BTreeMap<OutSeq, Entry>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Account {
-    /// The life of the shard it was loaded in; in any later one it is cold.
+    /// The epoch of the shard it was loaded in; in any later one it is cold.
     epoch: Epoch,
     snapshot: Snapshot,
     wallet: Wallet,
@@ -70,6 +72,11 @@ impl Engine {
             marks: BTreeSet::new(),
             outbox: BTreeMap::new(),
         }
+    }
+
+    /// How many entries may wait from now on: a setting, which may have changed since the engine was written down.
+    pub fn bound_outbox(&mut self, outbox_bound: u64) {
+        self.outbox_bound = outbox_bound;
     }
 
     /// Begins a later epoch: every account is cold until it is loaded again, what is held stays. An earlier or the same

@@ -2,6 +2,8 @@
 //!
 //! The hold carries all that its record will need (rule 9), so that whoever ends it can write it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::UnixMs;
 use crate::money::{Amount, Nanos};
 use crate::quota::{
@@ -11,14 +13,14 @@ use crate::quota::{
 
 use super::wallet::Drawn;
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Reservation {
     Held(Box<Hold>),
     Ended(Box<Mark>),
 }
 
 /// A reservation that is open.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Hold {
     pub account: AccountId,
     /// Where the wallet holds its charge.
@@ -33,7 +35,7 @@ pub(super) struct Hold {
     pub detail: Detail,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct HeldLine {
     pub key: CounterKey,
     pub start: UnixMs,
@@ -161,7 +163,7 @@ impl Totals {
 }
 
 /// A reservation that has ended (rules 5 and 7).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Mark {
     pub ended: Ended,
     /// Set while a settle may still correct it.
@@ -171,7 +173,7 @@ pub(super) struct Mark {
 }
 
 /// What a settle after a lapse needs to know of it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Lapse {
     pub reserved: Nanos,
     pub held: Vec<Count>,

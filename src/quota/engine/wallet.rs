@@ -4,12 +4,14 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::UnixMs;
 use crate::money::Nanos;
 use crate::quota::{Lot, LotId, LotState, Moved};
 
 /// Where an amount came from: lots in the order they were drawn, no lot twice, none with zero; the rest is debt.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Drawn {
     pub lots: Vec<(LotId, Nanos)>,
     pub debt: Nanos,
@@ -47,7 +49,7 @@ impl Drawn {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Wallet {
     /// The lots that may be drawn, in their order.
     pub order: Vec<Lot>,

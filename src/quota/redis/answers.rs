@@ -21,6 +21,7 @@ use crate::quota::{
 type Read<T> = Result<T, StoreError>;
 
 /// A list, read from its beginning.
+#[derive(Clone)]
 pub(super) struct List(IntoIter<Value>);
 
 impl List {
@@ -119,6 +120,16 @@ impl List {
         read().ok_or_else(|| StoreError::Nonsense("what was seen does not read as it".into()))
     }
 
+    /// Its texts as they are, packed: for what nobody can read.
+    pub fn packed(self) -> Vec<u8> {
+        let text = |item| match item {
+            Value::BulkString(text) => text,
+            other => format!("{other:?}").into_bytes(),
+        };
+        let texts: Vec<_> = self.0.map(text).collect();
+        rmp_serde::to_vec(&texts).expect("texts can be packed")
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.as_slice().is_empty()
     }
@@ -136,7 +147,7 @@ fn line_state(values: &mut Unpacked<'_>) -> Option<LineState> {
     })
 }
 
-/// run_id, now, policy, outbox length, then the header's fields
+/// run_id, now, policy, outbox length, oldest entry's epoch, then the header's fields
 pub(super) fn shard_view(answer: Value) -> Read<ShardView> {
     let mut list = List::of(answer)?;
     let run_id = RunId(list.text()?);
@@ -144,6 +155,7 @@ pub(super) fn shard_view(answer: Value) -> Read<ShardView> {
     let noeviction = list.bytes()? == b"noeviction";
     let outbox_len = u64::try_from(list.int()?);
     let outbox_len = outbox_len.map_err(|_| StoreError::Nonsense("a length below zero".into()))?;
+    let oldest_epoch = Some(list.int()?).filter(|epoch| *epoch >= 0).map(Epoch);
     let header = match list.0.as_slice().first() {
         None | Some(Value::Nil) => None,
         Some(_) => Some(Header {
@@ -155,12 +167,12 @@ pub(super) fn shard_view(answer: Value) -> Read<ShardView> {
         }),
     };
     Ok(ShardView {
-        oldest_epoch: None,
         header,
         run_id,
         now,
         noeviction,
         outbox_len,
+        oldest_epoch,
     })
 }
 
@@ -190,7 +202,7 @@ pub(super) fn account_view(mut list: List) -> Read<AccountView> {
     let mut lots = list.list()?.each(lot_balance)?;
     let mut counters = list.list()?.each(counter_state)?;
     let mut holds = list.list()?.each(open_hold)?;
-    let unflushed = list.list()?.each(entry::read)?;
+    let (unflushed, _) = entry::read_all(list.list()?)?;
     lots.sort_by_key(|(id, _)| *id);
     counters.sort_by(|one, other| one.key.cmp(&other.key));
     holds.sort_by_key(|hold| hold.id);

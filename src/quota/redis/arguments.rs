@@ -11,7 +11,7 @@ use super::exact::{Exact, OrFalse};
 use crate::money::{Amount, MAX_AMOUNT, MAX_BALANCE};
 use crate::quota::{
     AccountImage, Admission, ChangeBody, Lot, MAX_DETAIL_BYTES, MAX_LINES, Moved, Progress,
-    Reserve, Settle, Snapshot,
+    Reserve, Settle, Snapshot, Window, Withdrawal,
 };
 
 /// One argument of a call.
@@ -25,16 +25,20 @@ pub(super) fn shown(value: impl Display) -> Argument<'static> {
     Cow::Owned(value.to_string().into_bytes())
 }
 
-/// version, charge, floor, forced, then each line's key, start, end, amount, floor, limit
+/// version, charge, floor, admission, then each line's key, start, end, amount, floor, limit
 pub(super) fn claim(reserve: &Reserve) -> Argument<'static> {
     assert!(reserve.lines.len() <= MAX_LINES, "a claim has few lines");
     assert_short(&reserve.detail);
-    let forced = u8::from(reserve.admission == Admission::Forced);
+    let admission: u8 = match reserve.admission {
+        Admission::Strict => 0,
+        Admission::Forced => 1,
+        Admission::Again => 2,
+    };
     let mut packed = Packed::default();
     packed.add(reserve.version.0);
     packed.add(bounded(reserve.charge));
     packed.add(bounded(reserve.floor));
-    packed.add(forced);
+    packed.add(admission);
     for line in &reserve.lines {
         packed.add(line.key.to_string());
         packed.add(line.span.start.0);
@@ -64,7 +68,13 @@ pub(super) fn totals(settle: &Settle) -> Argument<'static> {
     packed.add(settle.outcome.as_str());
     packed.add(bounded(settle.charge));
     for count in &settle.counts {
-        if bounded(count.amount) != 0 {
+        let goes_down = count.key.window == Window::Cumulative && count.amount < Amount(0);
+        let amount = if goes_down {
+            -count.amount
+        } else {
+            count.amount
+        };
+        if bounded(amount) != 0 {
             packed.add(count.key.to_string());
             packed.add(count.start.0);
             packed.add(count.amount.0);
@@ -73,7 +83,7 @@ pub(super) fn totals(settle: &Settle) -> Argument<'static> {
     packed.argument()
 }
 
-/// {as_of, version, overage, lots, debt, counters}
+/// {as_of, version, overage, lots, debt, counters, withdrawals}
 pub(super) fn image(image: &AccountImage) -> Argument<'static> {
     let lots = image.lots.iter().map(|(lot, balance)| {
         let (id, effective, expires) = packed_lot(lot);
@@ -90,10 +100,11 @@ pub(super) fn image(image: &AccountImage) -> Argument<'static> {
         lots.collect::<Vec<_>>(),
         Exact(image.debt.0),
         counters.collect::<Vec<_>>(),
+        image.withdrawals.iter().map(withdrawal).collect::<Vec<_>>(),
     ))
 }
 
-/// {snapshot, lots, moved lots, moved debt, moved counters, repay}
+/// {snapshot, lots, moved lots, moved debt, moved counters, repay, withdrawals}
 pub(super) fn change(body: &ChangeBody) -> Argument<'static> {
     let Moved {
         lots,
@@ -115,6 +126,7 @@ pub(super) fn change(body: &ChangeBody) -> Argument<'static> {
         Exact(debt.0),
         moved_counters.collect::<Vec<_>>(),
         body.repay,
+        body.withdraw.iter().map(withdrawal).collect::<Vec<_>>(),
     ))
 }
 
@@ -122,6 +134,13 @@ pub(super) fn change(body: &ChangeBody) -> Argument<'static> {
 pub(super) fn snapshot(snapshot: &Snapshot) -> Argument<'static> {
     let text = serde_json::to_vec(snapshot);
     Cow::Owned(text.expect("a snapshot has nothing that JSON has not"))
+}
+
+/// {lot, amount, the whole of it as text}
+fn withdrawal(withdrawal: &Withdrawal) -> (i64, i64, String) {
+    let text = serde_json::to_string(withdrawal);
+    let text = text.expect("a withdrawal has nothing that JSON has not");
+    (withdrawal.lot.0, bounded(withdrawal.amount), text)
 }
 
 fn packed_lot(lot: &Lot) -> (i64, i64, OrFalse<i64>) {

@@ -8,33 +8,55 @@ use crate::clock::UnixMs;
 use crate::money::{Amount, Nanos};
 use crate::quota::{
     Count, EndedEntry, Entry, EntryKind, Epoch, LotId, Moved, OutSeq, Outcome, StoreError,
+    Unreadable, Withdrawal,
 };
 
-/// '<seq>-0', then fields and values
-pub(super) fn read(list: &mut List) -> Result<Entry, StoreError> {
-    let id = list.text()?;
+/// Every entry of a list that can be read, and those that cannot: what is wrong with one must not keep the others.
+pub(super) fn read_all(list: List) -> Result<(Vec<Entry>, Vec<Unreadable>), StoreError> {
+    let (mut entries, mut unreadable) = (Vec::new(), Vec::new());
+    for (seq, fields) in list.each(|entry| Ok((seq(entry)?, entry.list()?)))? {
+        match read(seq, fields.clone()) {
+            Ok(entry) => entries.push(entry),
+            Err(error) => {
+                let account = field(&mut fields.clone(), "account", List::text).ok();
+                unreadable.push(Unreadable {
+                    seq,
+                    account: account.and_then(|id| account_id(&id).ok()),
+                    raw: fields.packed(),
+                    reason: error.to_string(),
+                });
+            }
+        }
+    }
+    Ok((entries, unreadable))
+}
+
+/// '<seq>-0'
+fn seq(entry: &mut List) -> Result<OutSeq, StoreError> {
+    let id = entry.text()?;
     let seq = id.strip_suffix("-0").and_then(|seq| seq.parse().ok());
-    let seq = OutSeq(seq.ok_or_else(|| odd("an entry's id"))?);
-    let mut fields = list.list()?;
+    Ok(OutSeq(seq.ok_or_else(|| odd("an entry's id"))?))
+}
+
+/// fields and values
+fn read(seq: OutSeq, mut fields: List) -> Result<Entry, StoreError> {
     let account = account_id(&field(&mut fields, "account", List::text)?)?;
     let packed = field(&mut fields, "entry", List::bytes)?;
     let written = unpack(&packed).ok_or_else(|| odd("what is packed in an entry"))?;
-    let (kind, counted) = if fields.is_empty() {
-        (EntryKind::Repaid, Vec::new())
+    let why = if fields.is_empty() {
+        String::new()
     } else {
-        let totals = field(&mut fields, "totals", List::bytes)?;
-        let detail = field(&mut fields, "detail", List::text)?;
-        let totals = unpack_totals(&totals).ok_or_else(|| odd("an entry's totals"))?;
-        let ended = EndedEntry {
-            id: reservation_id(&totals.id)?,
-            outcome: totals.outcome,
-            overrun: written.overrun,
-            reserved: written.reserved,
-            charge: totals.charge,
-            counts: totals.counts.clone(),
-            detail: detail.into(),
-        };
-        (EntryKind::Ended(ended), totals.counts)
+        fields.text()?
+    };
+    let (kind, counted) = match why.as_str() {
+        "" => (EntryKind::Repaid, Vec::new()),
+        "expired" => (EntryKind::Expired, Vec::new()),
+        "withdrawal" => (
+            EntryKind::Withdrawn(withdrawal(&fields.bytes()?)?),
+            Vec::new(),
+        ),
+        "totals" => ended(&mut fields, &written)?,
+        _ => return Err(odd("what an entry tells of")),
     };
     Ok(Entry {
         seq,
@@ -48,6 +70,26 @@ pub(super) fn read(list: &mut List) -> Result<Entry, StoreError> {
             counters: written.counters.unwrap_or(counted),
         },
     })
+}
+
+fn ended(fields: &mut List, written: &Written) -> Result<(EntryKind, Vec<Count>), StoreError> {
+    let totals = fields.bytes()?;
+    let detail = field(fields, "detail", List::text)?;
+    let totals = unpack_totals(&totals).ok_or_else(|| odd("an entry's totals"))?;
+    let ended = EndedEntry {
+        id: reservation_id(&totals.id)?,
+        outcome: totals.outcome,
+        overrun: written.overrun,
+        reserved: written.reserved,
+        charge: totals.charge,
+        counts: totals.counts.clone(),
+        detail: detail.into(),
+    };
+    Ok((EntryKind::Ended(ended), totals.counts))
+}
+
+fn withdrawal(text: &[u8]) -> Result<Withdrawal, StoreError> {
+    serde_json::from_slice(text).map_err(|_| odd("a withdrawal"))
 }
 
 struct Written {

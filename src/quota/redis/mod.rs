@@ -15,7 +15,7 @@ use self::client::{Answered, Call, Generation, Link};
 use self::keys::Keys;
 use self::scripts::{Script, Scripts};
 use super::engine::DEFAULT_OUTBOX_BOUND;
-use super::{AccountId, Life, RunId, ShardId, Store, StoreError};
+use super::{AccountId, Epoch, RunId, ShardId, Store, StoreError};
 use crate::clock::Clock;
 
 mod address;
@@ -94,8 +94,8 @@ pub struct RedisStore {
 struct Shard {
     /// The server that was last seen to keep it, and the connection it was seen on.
     viewed: Option<(RunId, Generation)>,
-    /// The life that commands expect, and the connection it was checked on.
-    adopted: Option<(Life, Generation)>,
+    /// The epoch that commands expect, and the connection it was checked on.
+    adopted: Option<(Epoch, Generation)>,
 }
 
 impl RedisStore {
@@ -148,8 +148,8 @@ impl RedisStore {
         account.shard(self.shards())
     }
 
-    /// The life that commands expect, where it was checked on the present connection.
-    fn checked(&self, shard: ShardId) -> Option<(Life, Generation)> {
+    /// The epoch that commands expect, where it was checked on the present connection.
+    fn checked(&self, shard: ShardId) -> Option<(Epoch, Generation)> {
         let adopted = self.shard(shard).lock().adopted;
         let present = self.link(shard).generation();
         adopted.filter(|(_, generation)| *generation == present)
@@ -185,8 +185,7 @@ impl RedisStore {
     ) -> Result<(String, List), StoreError> {
         let lost = |reason: String| StoreError::Lost { shard, reason };
         let unchecked = || lost("it has not been checked on this connection".into());
-        let (life, generation) = self.checked(shard).ok_or_else(unchecked)?;
-        let epoch = life.epoch;
+        let (epoch, generation) = self.checked(shard).ok_or_else(unchecked)?;
         arguments.insert(0, arguments::shown(epoch));
         let answered = self.run_unchecked(shard, script, keys, arguments).await?;
 

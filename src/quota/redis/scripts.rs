@@ -25,6 +25,7 @@ pub(super) struct Scripts {
     pub settle: Script,
     pub lapse: Script,
     pub overdue: Script,
+    pub expire: Script,
     pub load: Script,
     pub apply: Script,
     pub view: Script,
@@ -48,6 +49,7 @@ const RESERVATION: &str = include_str!("../../../lua/prelude/reservation.lua");
 const LOTS: &str = include_str!("../../../lua/prelude/lots.lua");
 const REPAY: &str = include_str!("../../../lua/prelude/repay.lua");
 const ENTRY: &str = include_str!("../../../lua/prelude/entry.lua");
+const WITHDRAW: &str = include_str!("../../../lua/prelude/withdraw.lua");
 const ENDING: &str = include_str!("../../../lua/prelude/ending.lua");
 const SERVER_CLOCK: &str = include_str!("../../../lua/prelude/clock_server.lua");
 const CALLER_CLOCK: &str = include_str!("../../../lua/prelude/clock_caller.lua");
@@ -66,7 +68,8 @@ impl Scripts {
         };
         let hold = [HEADER, clock, EXACT, ACCOUNT, RESERVATION];
         let ending = [&hold[..], &[LOTS, ENTRY, ENDING]].concat();
-        let credit = [HEADER, clock, EXACT, ACCOUNT, LOTS, ENTRY, REPAY];
+        let credit = [HEADER, clock, EXACT, ACCOUNT, LOTS, ENTRY, WITHDRAW, REPAY];
+        let expiry = [HEADER, clock, EXACT, ACCOUNT, ENTRY, WITHDRAW];
         let deadline = [HEADER, clock, RESERVATION];
         Self {
             reserve: Script::new(GROWS, &hold, verb!("reserve")),
@@ -74,6 +77,7 @@ impl Scripts {
             settle: Script::new(ALWAYS, &ending, verb!("settle")),
             lapse: Script::new(ALWAYS, &ending, verb!("lapse")),
             overdue: Script::new(READS, &[HEADER, clock], verb!("overdue")),
+            expire: Script::new(ALWAYS, &expiry, verb!("expire")),
             load: Script::new(GROWS, &credit, verb!("load")),
             apply: Script::new(GROWS, &credit, verb!("apply")),
             view: Script::new(READS, &[clock], verb!("view")),

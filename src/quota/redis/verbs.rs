@@ -6,8 +6,8 @@ use super::keys::member;
 use super::{RedisStore, entry};
 use crate::clock::UnixMs;
 use crate::quota::{
-    AccountId, AccountImage, AccountView, ApplyAnswer, ChangeSeq, ExpireAnswer, ExpiredLot, Header,
-    LapseAnswer, Life, LoadAnswer, OutSeq, Outbox, Overdue, Progress, Progressed, ReservationId,
+    AccountId, AccountImage, AccountView, ApplyAnswer, ChangeSeq, Epoch, ExpireAnswer, ExpiredLot,
+    Header, LapseAnswer, LoadAnswer, OutSeq, Outbox, Overdue, Progress, Progressed, ReservationId,
     Reserve, Reserved, RunId, Settle, SettleAnswer, ShardId, ShardView, Store, StoreChange,
     StoreError,
 };
@@ -50,14 +50,14 @@ impl Store for RedisStore {
             .map(drop)
     }
 
-    fn adopt(&self, shard: ShardId, life: Life) {
+    fn adopt(&self, shard: ShardId, epoch: Epoch) {
         let mut shard = self.shard(shard).lock();
         let generation = shard.viewed.as_ref().map(|(_, generation)| *generation);
-        shard.adopted = generation.map(|generation| (life, generation));
+        shard.adopted = generation.map(|generation| (epoch, generation));
     }
 
-    fn adopted(&self, shard: ShardId) -> Option<Life> {
-        self.checked(shard).map(|(life, _)| life)
+    fn adopted(&self, shard: ShardId) -> Option<Epoch> {
+        self.checked(shard).map(|(epoch, _)| epoch)
     }
 
     async fn reserve(&self, reserve: &Reserve) -> Result<Reserved, StoreError> {
@@ -167,8 +167,22 @@ impl Store for RedisStore {
     }
 
     async fn expire(&self, expired: &ExpiredLot) -> Result<ExpireAnswer, StoreError> {
-        let _ = expired;
-        Err(StoreError::Nonsense("TODO(lua)".into()))
+        let shard = self.shard_of(&expired.account);
+        let keys = self.account_keys(shard, &expired.account);
+        let arguments = vec![
+            text(expired.account.as_str()),
+            shown(expired.lot),
+            shown(expired.expires_at.0),
+        ];
+        let script = &self.scripts.expire;
+        let (word, mut answer) = self.run(shard, script, &keys, arguments).await?;
+        match word.as_str() {
+            "expired" => Ok(ExpireAnswer::Expired(answer.seq()?)),
+            "nothing" => Ok(ExpireAnswer::Nothing),
+            "not_due" => Ok(ExpireAnswer::NotDue),
+            "cold" => Ok(ExpireAnswer::Cold),
+            _ => Err(unknown_word(&word)),
+        }
     }
 
     async fn load(&self, image: &AccountImage) -> Result<LoadAnswer, StoreError> {
@@ -210,21 +224,18 @@ impl Store for RedisStore {
     }
 
     async fn outbox(&self, shard: ShardId, max: usize) -> Result<Outbox, StoreError> {
-        let tenure = self
-            .adopted(shard)
-            .map(|life| life.tenure)
-            .unwrap_or_default();
+        let epoch = self.adopted(shard).unwrap_or_default();
         let keys = [self.keys.header(shard), self.keys.outbox(shard)];
         let script = &self.scripts.outbox;
         let (_, mut answer) = self.run(shard, script, &keys, vec![shown(max)]).await?;
         let run_id = RunId(answer.text()?);
-        let entries = answer.list()?.each(entry::read)?;
+        let (entries, unreadable) = entry::read_all(answer.list()?)?;
         self.leave_if_elsewhere(shard, &run_id);
         Ok(Outbox {
             run_id,
-            tenure,
+            epoch,
             entries,
-            unreadable: Vec::new(),
+            unreadable,
         })
     }
 

@@ -1,0 +1,164 @@
+//! The lease: which process owns an embedded installation's file, and how commands reach it (rule 29).
+//!
+//! It is a lock on `<file>.lease`, which the machine gives back when its owner dies, however that comes. What is written
+//! in it is for commands alone: where the owner listens, and the token that shows that they may read this file.
+
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Seek, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use super::failure::Failure;
+
+/// Nobody else reads the token.
+const MODE: u32 = 0o600;
+/// How long an owner may take to say where it listens, or, if it is a command, to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LOOK_EACH: Duration = Duration::from_millis(20);
+
+/// What its owner says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Owner {
+    pub pid: u32,
+    /// `None` for a command, and for a sidecar that is starting.
+    pub listens: Option<Listens>,
+}
+
+/// How commands reach a sidecar.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Listens {
+    /// The control listener, as a base URL.
+    pub control: String,
+    pub token: String,
+}
+
+/// The file is this process's own until this is dropped.
+#[derive(Debug)]
+#[must_use = "the file is given back when this is dropped"]
+pub(super) struct Lease(File);
+
+/// Who has the lease.
+pub(super) enum Holder {
+    Us(Lease),
+    Sidecar(Listens),
+    /// Somebody who does not say where it listens.
+    Silent(PathBuf),
+}
+
+impl Lease {
+    /// Takes it, or says who has it. One who has just begun or is soon done is waited for.
+    pub async fn take(file: &Path) -> Result<Holder, Failure> {
+        let path = path(file);
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let failed = |error| Failure::Usage(format!("{}: {error}", path.display()));
+            if let Some(lease) = Self::try_take(&path).map_err(failed)? {
+                return Ok(Holder::Us(lease));
+            }
+            // What is half written, or not written yet, is read again.
+            let said = fs::read_to_string(&path).unwrap_or_default();
+            let owner: Option<Owner> = serde_json::from_str(&said).ok();
+            if let Some(listens) = owner.and_then(|owner| owner.listens) {
+                return Ok(Holder::Sidecar(listens));
+            }
+            if Instant::now() >= until {
+                return Ok(Holder::Silent(path));
+            }
+            sleep(LOOK_EACH).await;
+        }
+    }
+
+    fn try_take(path: &Path) -> io::Result<Option<Self>> {
+        let mut open = OpenOptions::new();
+        let open = open.read(true).write(true).create(true).truncate(false);
+        let file = open.mode(MODE).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        file.set_permissions(Permissions::from_mode(MODE))?;
+        let mut lease = Self(file);
+        lease.write(None)?;
+        Ok(Some(lease))
+    }
+
+    /// From now on commands find the owner.
+    pub fn say(&mut self, listens: Listens) -> io::Result<()> {
+        self.write(Some(listens))
+    }
+
+    fn write(&mut self, listens: Option<Listens>) -> io::Result<()> {
+        let pid = std::process::id();
+        let said = serde_json::to_vec(&Owner { pid, listens })?;
+        self.0.set_len(0)?;
+        self.0.rewind()?;
+        self.0.write_all(&said)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Whoever reads it from now on finds nobody; the lock goes with the file.
+        let _ = self.0.set_len(0);
+    }
+}
+
+/// Beside the file itself, also where that is named by a link.
+fn path(file: &Path) -> PathBuf {
+    let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let mut path = file.into_os_string();
+    path.push(".lease");
+    path.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listens() -> Listens {
+        Listens {
+            control: "http://127.0.0.1:8081".into(),
+            token: "t".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn one_has_it_and_the_next_one_learns_who() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("t.db");
+        let Ok(Holder::Us(mut lease)) = Lease::take(&file).await else {
+            panic!("nobody has it");
+        };
+        lease.say(listens()).unwrap();
+        let mode = fs::metadata(path(&file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, MODE);
+        let Ok(Holder::Sidecar(owner)) = Lease::take(&file).await else {
+            panic!("it is taken");
+        };
+        assert_eq!(owner, listens());
+        drop(lease);
+        assert!(matches!(Lease::take(&file).await, Ok(Holder::Us(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_listens_nowhere_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("t.db");
+        let lease = Lease::take(&file).await.unwrap();
+        let later = async {
+            sleep(Duration::from_secs(1)).await;
+            drop(lease);
+        };
+        let (taken, ()) = tokio::join!(Lease::take(&file), later);
+        let Ok(Holder::Us(_lease)) = taken else {
+            panic!("it was given back");
+        };
+        let again = Lease::take(&file).await;
+        assert!(matches!(again, Ok(Holder::Silent(_))));
+    }
+}

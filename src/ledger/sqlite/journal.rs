@@ -1,0 +1,123 @@
+//! The journal of the embedded store, in the ledger's own file (rule 28).
+//!
+//! Ledger and journal have one WAL, so what survives a fall of the machine is a beginning of both: no flush is there
+//! without the endings that it flushed.
+
+use std::sync::Arc;
+
+use sqlx::query::Query;
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Row, Sqlite, SqliteConnection};
+
+use super::file::{self, File};
+use crate::ledger::LedgerError;
+use crate::quota::ShardId;
+use crate::quota::embedded::{Group, GroupSeq, Journal, JournalError, ShardSnapshot};
+
+const COMMIT: &str = "INSERT INTO journal_group (seq, body) VALUES (?1, ?2)";
+const KEEP: &str = "\
+    INSERT INTO journal_snapshot (shard, after_seq, body) VALUES (?1, ?2, ?3) \
+    ON CONFLICT (shard) DO UPDATE SET after_seq = excluded.after_seq, body = excluded.body \
+    WHERE excluded.after_seq >= journal_snapshot.after_seq";
+const PRUNE: &str = "\
+    DELETE FROM journal_group WHERE seq IN (SELECT seq FROM journal_group WHERE seq <= ?1 ORDER BY seq LIMIT ?2)";
+const SNAPSHOTS: &str = "SELECT shard, after_seq, body FROM journal_snapshot ORDER BY shard";
+const GROUPS: &str = "SELECT seq, body FROM journal_group WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+
+/// Groups that are dropped in one transaction.
+const PRUNED_AT_ONCE: u32 = 256;
+
+/// The journal in a file.
+pub struct SqliteJournal {
+    file: Arc<File>,
+}
+
+impl SqliteJournal {
+    /// Of a file that has been migrated.
+    pub fn new(file: Arc<File>) -> Self {
+        Self { file }
+    }
+
+    /// A transaction of its own, of one statement.
+    async fn write(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<u64, LedgerError> {
+        let mut turn = self.file.turn().await;
+        let mut conn = turn.connection().await?;
+        let written = async { Ok::<_, LedgerError>(query.execute(&mut conn).await?) };
+        let done = file::written(written).await?;
+        turn.keep(conn);
+        Ok(done.rows_affected())
+    }
+}
+
+impl Journal for SqliteJournal {
+    async fn commit(&self, group: Group) -> Result<(), JournalError> {
+        let query = sqlx::query(COMMIT).bind(group.seq.0).bind(group.body);
+        self.write(query).await?;
+        Ok(())
+    }
+
+    async fn keep(&self, snapshot: ShardSnapshot) -> Result<(), JournalError> {
+        let query = sqlx::query(KEEP)
+            .bind(snapshot.shard.0)
+            .bind(snapshot.after.0)
+            .bind(snapshot.body);
+        self.write(query).await?;
+        Ok(())
+    }
+
+    async fn prune(&self, upto: GroupSeq) -> Result<(), JournalError> {
+        loop {
+            let query = sqlx::query(PRUNE).bind(upto.0).bind(PRUNED_AT_ONCE);
+            if self.write(query).await? < u64::from(PRUNED_AT_ONCE) {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn snapshots(&self) -> Result<Vec<ShardSnapshot>, JournalError> {
+        Ok(file::read(async { snapshots(&mut *self.file.reader().await?).await }).await?)
+    }
+
+    async fn groups(&self, after: GroupSeq, max: usize) -> Result<Vec<Group>, JournalError> {
+        Ok(file::read(async { groups(&mut *self.file.reader().await?, after, max).await }).await?)
+    }
+}
+
+async fn snapshots(conn: &mut SqliteConnection) -> Result<Vec<ShardSnapshot>, LedgerError> {
+    let rows = sqlx::query(SNAPSHOTS).fetch_all(conn).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(ShardSnapshot {
+                shard: ShardId(row.try_get("shard")?),
+                after: GroupSeq(row.try_get("after_seq")?),
+                body: row.try_get("body")?,
+            })
+        })
+        .collect()
+}
+
+async fn groups(
+    conn: &mut SqliteConnection,
+    after: GroupSeq,
+    max: usize,
+) -> Result<Vec<Group>, LedgerError> {
+    let rows = sqlx::query(GROUPS)
+        .bind(after.0)
+        .bind(i64::try_from(max).unwrap_or(i64::MAX))
+        .fetch_all(conn)
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Group {
+                seq: GroupSeq(row.try_get("seq")?),
+                body: row.try_get("body")?,
+            })
+        })
+        .collect()
+}
+
+impl From<LedgerError> for JournalError {
+    fn from(error: LedgerError) -> Self {
+        Self(error.to_string())
+    }
+}

@@ -1,0 +1,133 @@
+//! The writer: the one task that commits, whatever waits in one group, and then answers all of it.
+//!
+//! One writer makes the order of the journal the order in which things happened. While a group is being committed the next
+//! one gathers by itself, so that a slow disk makes larger groups and not a longer queue.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{sleep, timeout};
+
+use super::command::FORMAT;
+use super::recovery::{RecoveryError, recover};
+use super::shards::{Shards, Waiting};
+use super::{Group, GroupSeq, Journal, JournalError};
+use crate::quota::StoreError;
+
+/// Records that go into one group at the most.
+const MAX_GROUP: usize = 1024;
+/// How long a group may take; what comes of it later is seen when the journal is read again.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a journal that could not be read is left alone.
+const RELOAD_PAUSE: Duration = Duration::from_millis(100);
+
+/// How much the journal has grown since its shards' snapshots were begun.
+pub(super) struct Growth {
+    pub bytes: AtomicU64,
+    /// From how much on the snapshots are made anew.
+    pub bound: AtomicU64,
+    pub reached: Notify,
+}
+
+impl Growth {
+    pub fn new(bound: u64) -> Self {
+        Self {
+            bytes: AtomicU64::new(0),
+            bound: AtomicU64::new(bound),
+            reached: Notify::new(),
+        }
+    }
+}
+
+pub(super) struct Writer<J> {
+    pub journal: Arc<J>,
+    pub shards: Arc<Shards>,
+    pub queue: mpsc::Receiver<Waiting>,
+    pub last: GroupSeq,
+    pub growth: Arc<Growth>,
+    /// Held while the journal is read, or anything but a group is written to it.
+    pub whole: Arc<tokio::sync::Mutex<()>>,
+    pub outbox_bound: u64,
+}
+
+impl<J: Journal> Writer<J> {
+    /// Goes on until nobody is left who could have something to write.
+    pub async fn run(mut self) {
+        let mut waiting = Vec::with_capacity(MAX_GROUP);
+        while self.queue.recv_many(&mut waiting, MAX_GROUP).await > 0 {
+            while !waiting.is_empty() {
+                let cut = waiting.iter().position(|one| one.cut);
+                let upto = cut.map_or(waiting.len(), |at| at + 1);
+                match self.commit(&waiting[..upto]).await {
+                    Ok(()) => waiting.drain(..upto).for_each(|one| self.answer(one)),
+                    Err(error) => self.start_over(waiting.drain(..), &error).await,
+                }
+            }
+        }
+    }
+
+    async fn commit(&mut self, group: &[Waiting]) -> Result<(), JournalError> {
+        let records = || group.iter().filter_map(|one| one.record.as_deref());
+        let bytes: usize = records().map(<[u8]>::len).sum();
+        if bytes == 0 {
+            return Ok(());
+        }
+        let mut body = Vec::with_capacity(1 + bytes);
+        body.push(FORMAT);
+        records().for_each(|record| body.extend_from_slice(record));
+        let seq = GroupSeq(self.last.0 + 1);
+        let late = |_| Err(JournalError("it takes too long".into()));
+        let commit = timeout(PATIENCE, self.journal.commit(Group { seq, body }));
+        commit.await.unwrap_or_else(late)?;
+        self.last = seq;
+        self.grew(bytes as u64);
+        Ok(())
+    }
+
+    fn grew(&self, bytes: u64) {
+        let grown = self.growth.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if grown >= self.growth.bound.load(Ordering::Relaxed) {
+            self.growth.reached.notify_one();
+        }
+    }
+
+    fn answer(&self, one: Waiting) {
+        self.shards.note_committed(one.shard, one.number);
+        // Who does not wait any more has no question left.
+        let _ = one.done.send(Ok(self.last));
+    }
+
+    /// A group that could not be committed may be in the journal or not, and everything later stands on it: nothing that
+    /// is in memory is answered from any more, and the engines are made anew from what the journal has (rule 28).
+    async fn start_over(&mut self, lost: impl Iterator<Item = Waiting>, error: &JournalError) {
+        tracing::error!(%error, "the journal did not take a group: the store begins anew from what is in it");
+        let away = StoreError::Away(format!("the journal cannot be written: {error}"));
+        self.shards.discard(&away);
+        // Sending is done under a shard's lock, so nothing of what was discarded can come after this.
+        let mut late = Vec::new();
+        while let Ok(one) = self.queue.try_recv() {
+            late.push(one);
+        }
+        for one in lost.chain(late) {
+            let _ = one.done.send(Err(away.clone()));
+        }
+        while !self.queue.is_closed() {
+            match self.reload().await {
+                Ok(()) => return,
+                Err(error) => tracing::error!(%error, "the store is away"),
+            }
+            sleep(RELOAD_PAUSE).await;
+        }
+    }
+
+    async fn reload(&mut self) -> Result<(), RecoveryError> {
+        let whole = self.whole.lock().await;
+        let recovered = recover(&*self.journal, self.shards.len(), self.outbox_bound).await?;
+        drop(whole);
+        self.last = recovered.last;
+        self.shards.replace(recovered.shards);
+        Ok(())
+    }
+}

@@ -1,0 +1,238 @@
+//! The local journal of calls that go on without the store (rule 31): what a process that is killed has still to settle.
+//!
+//! An append-only file of JSON lines, written before the call is forwarded, and emptied when nothing of it is open.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::{ReservationId, Settle};
+
+/// Beyond this size no further call is written down, so none goes on without the store.
+const MOST_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The file. Its writes block, so they are made on threads that may.
+#[derive(Debug)]
+pub(super) struct Journal {
+    file: Mutex<Appended>,
+    /// What is written down, or about to be, and not done. Locked after `file`, never before.
+    open: Mutex<HashSet<ReservationId>>,
+}
+
+#[derive(Debug)]
+struct Appended {
+    file: File,
+    bytes: u64,
+    /// The last write broke off, so the next begins a line of its own.
+    torn: bool,
+}
+
+/// A line of it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Line {
+    /// A call goes on; this is how it ends if nothing more is known of it.
+    Open(Settle),
+    /// This is how it ended.
+    Ended(Settle),
+    /// The store has its ending.
+    Done(ReservationId),
+}
+
+impl Journal {
+    /// Opens it, alone among all processes, and says what earlier ones have left to settle.
+    pub fn open(path: &Path) -> io::Result<(Self, Vec<Settle>)> {
+        let mut options = OpenOptions::new();
+        // It says who called what: nobody else's business.
+        let options = options.create(true).read(true).append(true).mode(0o600);
+        let mut file = options.open(path)?;
+        file.try_lock().map_err(|error| {
+            io::Error::other(format!(
+                "another process has it, or it cannot be locked: {error}"
+            ))
+        })?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        let left = left_open(&text);
+        if left.is_empty() {
+            file.set_len(0)?;
+        }
+        let bytes = if left.is_empty() { 0 } else { text.len() };
+        let appended = Appended {
+            file,
+            bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
+            torn: bytes > 0 && !text.ends_with('\n'),
+        };
+        let open = left.iter().map(|settle| settle.id).collect();
+        let journal = Self {
+            file: Mutex::new(appended),
+            open: Mutex::new(open),
+        };
+        Ok((journal, left))
+    }
+
+    /// A call is about to be written down: until it is done the file is not emptied.
+    pub fn begin(&self, id: ReservationId) {
+        self.open.lock().insert(id);
+    }
+
+    /// Writes down how a call ends if nothing more is known of it; nothing where it has ended meanwhile.
+    pub fn write_open(&self, settle: Settle) -> io::Result<()> {
+        let mut appended = self.file.lock();
+        if !self.open.lock().contains(&settle.id) {
+            return Ok(());
+        }
+        if appended.bytes >= MOST_BYTES {
+            return Err(io::Error::other("it is full"));
+        }
+        appended.write(&Line::Open(settle))
+    }
+
+    /// Writes down how a call ended.
+    pub fn write_ended(&self, settle: Settle) -> io::Result<()> {
+        self.file.lock().write(&Line::Ended(settle))
+    }
+
+    /// The store has the ending of a call. The last one empties the file.
+    pub fn write_done(&self, id: ReservationId) -> io::Result<()> {
+        let mut appended = self.file.lock();
+        let nothing_open = {
+            let mut open = self.open.lock();
+            open.remove(&id);
+            open.is_empty()
+        };
+        if nothing_open {
+            appended.empty()
+        } else {
+            appended.write(&Line::Done(id))
+        }
+    }
+}
+
+impl Appended {
+    fn write(&mut self, line: &Line) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        if self.torn {
+            bytes.push(b'\n');
+        }
+        serde_json::to_writer(&mut bytes, line)?;
+        bytes.push(b'\n');
+        self.torn = true;
+        self.file.write_all(&bytes)?;
+        self.torn = false;
+        self.bytes += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        Ok(())
+    }
+
+    fn empty(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        (self.bytes, self.torn) = (0, false);
+        Ok(())
+    }
+}
+
+/// What is written down and not done, as far as it is known. A line that broke off was never acted upon.
+fn left_open(text: &str) -> Vec<Settle> {
+    let mut open: BTreeMap<ReservationId, Settle> = BTreeMap::new();
+    let mut ended: BTreeMap<ReservationId, Settle> = BTreeMap::new();
+    let mut done = HashSet::new();
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        match serde_json::from_str(line) {
+            Ok(Line::Open(settle)) => drop(open.insert(settle.id, settle)),
+            Ok(Line::Ended(settle)) => drop(ended.insert(settle.id, settle)),
+            Ok(Line::Done(id)) => drop(done.insert(id)),
+            Err(error) => tracing::warn!(%error, "a line of the journal broke off"),
+        }
+    }
+    open.extend(ended);
+    open.into_values()
+        .filter(|settle| !done.contains(&settle.id))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixMs;
+    use crate::money::{Amount, Nanos};
+    use crate::quota::{Count, Outcome};
+
+    fn settle(charge: i64) -> Settle {
+        Settle {
+            id: ReservationId::new(),
+            account: "one".parse().unwrap(),
+            outcome: Outcome::Settled,
+            charge: Nanos(charge),
+            counts: vec![Count {
+                key: "account/tokens/month".parse().unwrap(),
+                start: UnixMs(1_700_000_000_000),
+                amount: Amount(charge),
+            }],
+            detail: "{}".into(),
+        }
+    }
+
+    fn begin(journal: &Journal, settle: &Settle) {
+        journal.begin(settle.id);
+        journal.write_open(settle.clone()).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_there_as_it_was_last_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let (floor, ended, done) = (settle(1), settle(2), settle(3));
+        let (journal, left) = Journal::open(&path).unwrap();
+        assert!(left.is_empty());
+        for settle in [&floor, &ended, &done] {
+            begin(&journal, settle);
+        }
+        let used = Settle {
+            charge: Nanos(7),
+            ..ended.clone()
+        };
+        journal.write_ended(used.clone()).unwrap();
+        journal.write_done(done.id).unwrap();
+        let refused = Journal::open(&path).unwrap_err();
+        assert!(refused.to_string().contains("another process"), "{refused}");
+        drop(journal);
+        // Killed in the middle of a line.
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"{\"open\":{\"id\"").unwrap();
+        drop(file);
+
+        let (journal, left) = Journal::open(&path).unwrap();
+        assert_eq!(left, [floor.clone(), used.clone()]);
+        let more = settle(4);
+        begin(&journal, &more);
+        drop(journal);
+        let (journal, left) = Journal::open(&path).unwrap();
+        assert_eq!(left, [floor.clone(), used.clone(), more.clone()]);
+        for settle in [floor, used, more] {
+            journal.write_done(settle.id).unwrap();
+        }
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().len(),
+            0,
+            "nothing is open"
+        );
+    }
+
+    #[test]
+    fn a_call_that_ended_before_it_was_written_down_is_not_left_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let (journal, _) = Journal::open(&path).unwrap();
+        let late = settle(1);
+        journal.begin(late.id);
+        journal.write_done(late.id).unwrap();
+        journal.write_open(late).unwrap();
+        drop(journal);
+        assert_eq!(Journal::open(&path).unwrap().1, []);
+    }
+}

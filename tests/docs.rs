@@ -1,0 +1,148 @@
+//! What the documents list is what there is: each list is compared with the program, so that neither goes on alone.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use regex::Regex;
+use tollgate::telemetry::Telemetry;
+
+const README: &str = include_str!("../README.md");
+const ARCHITECTURE: &str = include_str!("../docs/ARCHITECTURE.md");
+
+type Names = BTreeSet<String>;
+
+/// What stands in backticks in one column of the tables under a heading.
+fn listed(text: &str, heading: &str, column: usize) -> Names {
+    let section = text.split_once(&format!("\n{heading}\n"));
+    let (_, section) = section.unwrap_or_else(|| panic!("there is no `{heading}`"));
+    let section = section
+        .lines()
+        .take_while(|line| !line.starts_with("## ") && !line.starts_with("# "));
+    let cells = section.filter_map(|line| line.strip_prefix('|')?.split('|').nth(column));
+    let names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    names.map(str::to_owned).collect()
+}
+
+fn found(pattern: &str, text: &str) -> Names {
+    let pattern = Regex::new(pattern).expect("a pattern");
+    let names = pattern.captures_iter(text);
+    names.map(|name| name[1].to_owned()).collect()
+}
+
+/// The text of every file below that ends so.
+fn files(folder: &str, ending: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).expect("a folder");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        let paths: Vec<PathBuf> = paths.collect();
+        for path in paths {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                files.push(std::fs::read_to_string(&path).expect("a text"));
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn every_metric_is_in_the_readme_and_no_other() {
+    let source = include_str!("../src/telemetry.rs");
+    let (source, _) = source.split_once("#[cfg(test)]").expect("tests");
+    let there = found(r#""(tollgate_[a-z_]+)""#, source);
+    assert_eq!(listed(README, "## Metrics", 0), there);
+}
+
+#[test]
+fn every_code_of_a_refusal_is_in_the_readme_and_no_other() {
+    let page = Telemetry::new().render();
+    let mut there = found(r#"tollgate_refusals_total\{code="(\w+)"\}"#, &page);
+    assert!(there.remove("other"));
+    assert_eq!(listed(README, "## Refusals", 2), there);
+}
+
+#[test]
+fn every_command_is_in_the_readme() {
+    let help = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        .arg("--help")
+        .output()
+        .expect("the binary runs");
+    let help = String::from_utf8(help.stdout).expect("text");
+    let (_, commands) = help.split_once("Commands:\n").expect("commands");
+    let (commands, _) = commands.split_once("\n\n").expect("options");
+    let commands = found(r"(?m)^  ([a-z]+) ", commands);
+    assert!(commands.len() > 10, "{commands:?}");
+    for command in commands.iter().filter(|command| *command != "help") {
+        let named = README.contains(&format!("tollgate {command}"));
+        assert!(
+            named || README.contains(&format!("-- {command}")),
+            "{command}"
+        );
+    }
+}
+
+#[test]
+fn every_table_of_the_ledger_is_in_the_architecture_and_no_other() {
+    let migrations = files("migrations", ".sql").concat();
+    let there = found(r"(?m)^CREATE TABLE (\w+) \(", &migrations);
+    let documented = listed(ARCHITECTURE, "## Tables in the ledger", 0);
+    assert_eq!(documented, there);
+}
+
+#[test]
+fn every_book_and_kind_of_posting_is_in_the_architecture_and_no_other() {
+    let posting = include_str!("../src/ledger/posting.rs");
+    let words = |of: &str| {
+        let (_, text) = posting.split_once(of).expect("it is there");
+        let (text, _) = text.split_once("\n    }\n").expect("a function ends");
+        found(r#"=> "(\w+)""#, text)
+    };
+    let books = words("impl Book {");
+    let kinds = words("impl PostingKind {");
+    assert_eq!((books.len(), kinds.len()), (8, 8));
+    let heading = "## Double entry";
+    assert_eq!(listed(ARCHITECTURE, heading, 0), kinds);
+    let documented = listed(ARCHITECTURE, heading, 1);
+    assert_eq!(documented, books);
+}
+
+#[test]
+fn every_variable_that_the_tests_read_is_in_the_readme() {
+    let sources = [files("src", ".rs"), files("tests", ".rs")]
+        .concat()
+        .concat();
+    let read = found(r#"env::var(?:_os)?\("(TOLLGATE_\w+)"\)"#, &sources);
+    assert!(read.len() > 2, "{read:?}");
+    for name in read {
+        assert!(README.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (text, folder) in [(README, root.to_owned()), (ARCHITECTURE, root.join("docs"))] {
+        let headings = found(r"(?m)^#+ (.+)$", text);
+        let anchors: Names = headings.iter().map(|heading| anchor(heading)).collect();
+        for link in found(r"\]\(([^)\s]+)\)", text) {
+            if let Some(anchor) = link.strip_prefix('#') {
+                assert!(anchors.contains(anchor), "{link}");
+            } else if !link.contains("://") {
+                let (path, _) = link.split_once('#').unwrap_or((&link, ""));
+                assert!(folder.join(path).exists(), "{link}");
+            }
+        }
+    }
+}
+
+/// What a heading is called in a link.
+fn anchor(heading: &str) -> String {
+    let kept = heading
+        .to_lowercase()
+        .replace(|c: char| !(c.is_alphanumeric() || c == ' ' || c == '-'), "");
+    kept.replace(' ', "-")
+}
