@@ -1,5 +1,7 @@
 //! A random search over runs, and the shortest trace that still fails.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::action::{Action, Fate};
@@ -94,25 +96,44 @@ fn walk(rules: Rules, bounds: &Bounds, dice: &mut Dice) -> Vec<Action> {
                 here
             });
             let action = candidates.swap_remove(chosen.expect("it is below the sum of weights"));
-            if world.step(action) {
-                trace.push(action);
-                break;
+            match attempt(&mut world, action) {
+                Ok(true) => {
+                    trace.push(action);
+                    break;
+                }
+                Ok(false) => {}
+                Err(_) => {
+                    trace.push(action);
+                    return trace;
+                }
             }
         }
     }
     trace
 }
 
+/// A step; an assertion of the engine or of the ledger that does not hold is something wrong like any other.
+fn attempt(world: &mut World, action: Action) -> Result<bool, String> {
+    let stepped = catch_unwind(AssertUnwindSafe(|| world.step(action)));
+    stepped.map_err(asserted)
+}
+
+fn asserted(panic: Box<dyn Any + Send>) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    format!("asserted: {}", text.unwrap_or_default())
+}
+
 /// Takes the steps of a trace, comes to rest and reckons.
 pub fn replay(rules: Rules, bounds: &Bounds, trace: &[Action]) -> Result<(), String> {
     let mut world = World::warm(rules, bounds);
     for action in trace {
-        world.step(*action);
+        attempt(&mut world, *action)?;
         if let Some(wrong) = world.wrong {
             return Err(wrong);
         }
     }
-    world.reckon()
+    catch_unwind(AssertUnwindSafe(|| world.reckon())).unwrap_or_else(|panic| Err(asserted(panic)))
 }
 
 /// A run in words: after each step, where the servers, the ledger's row and the sidecars are.
@@ -120,7 +141,7 @@ pub fn story(rules: Rules, bounds: &Bounds, failure: &Failure) -> String {
     let mut world = World::warm(rules, bounds);
     let mut story = format!("{}\n  {}\n", failure.what, place(&world));
     for action in &failure.trace {
-        world.step(*action);
+        let _ = attempt(&mut world, *action);
         story += &format!("{action:?}\n  {}\n", place(&world));
     }
     story
