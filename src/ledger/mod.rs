@@ -50,9 +50,9 @@ pub use expiry::{Expiry, ExpiryError};
 pub use flusher::{FlushError, Flushed, Flusher};
 pub use keeper::{Health, Keeper};
 pub use loader::{LoadError, Loader};
-#[cfg(test)]
-pub(crate) use memory::Truth;
 pub use memory::{MemoryLedger, NewGrant};
+#[cfg(test)]
+pub(crate) use memory::{Pending, Truth};
 pub use postgres::PostgresLedger;
 pub use record::{Numbers, RecordDetail};
 pub use sqlite::SqliteLedger;

@@ -5,6 +5,7 @@
 //! Each rule is taken back in turn, and then they must not be.
 
 mod action;
+mod books;
 mod cast;
 mod rest;
 mod rules;
@@ -13,6 +14,8 @@ mod server;
 mod sidecar;
 mod step;
 mod upkeep;
+mod witness;
 mod world;
+mod wrong;
 
 mod tests;

@@ -9,18 +9,24 @@ pub enum Rule {
     MarksOfUnknownIds,
     /// 6: a lapse checks the deadline again.
     LapseChecksTheDeadline,
+    /// 7: the settle of an id that is not known is charged at once.
+    UnknownIdsAreSettled,
     /// 18: a new epoch's numbers go on from the last ones.
     OutSeqNeverRestarts,
     /// 19: entries at or below flushed_seq are skipped.
     SkipsWhatIsFlushed,
+    /// 19: but not endings of an earlier epoch.
+    EndingsOfEarlierEpochsCount,
     /// 19: entries are forgotten once they are committed, and not before.
     ForgetsOnlyTheCommitted,
     /// 19: a flush commits only if the ledger knows the shard to be on the server that was read.
     CommitsOnlyOfTheServer,
     /// 20: changes are applied in order, each once.
     ChangesInOrder,
-    /// 21: the header is read under the row's lock.
+    /// 21: the row is locked from before the header is read until the epoch is saved.
     LockBeforeTheHeader,
+    /// 21: another server is another epoch.
+    AnotherServerIsAnotherEpoch,
     /// 21: the epoch is committed before the header is written.
     EpochBeforeTheHeader,
     /// 21: the header is only written upwards.

@@ -1,6 +1,5 @@
 //! A random search over runs, and the shortest trace that still fails.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -9,11 +8,12 @@ use super::cast::{ACCOUNTS, SHARD};
 use super::rules::Rules;
 use super::server::Server;
 use super::world::{Bounds, World};
+use super::wrong::{Broken, Wrong};
 
 /// A run that failed.
 #[derive(Debug)]
 pub struct Failure {
-    pub what: String,
+    pub wrong: Wrong,
     pub trace: Vec<Action>,
 }
 
@@ -43,11 +43,10 @@ impl Dice {
 
 /// How long a search goes on.
 #[derive(Debug, Clone, Copy)]
-pub enum Until {
-    /// So many runs.
-    Runs(u64),
-    /// So long.
-    Over(Duration),
+pub struct Until {
+    pub runs: u64,
+    /// At the most, however few runs that allows.
+    pub time: Duration,
 }
 
 /// What a search has searched.
@@ -58,22 +57,24 @@ pub struct Searched {
     pub failure: Option<Failure>,
 }
 
-/// Runs until something fails, or the time is over.
-pub fn search(rules: Rules, bounds: &Bounds, seed: u64, until: Until) -> Searched {
+/// Runs until something fails, or that invariant if one is named, or it has been long enough.
+pub fn search(
+    rules: Rules,
+    bounds: &Bounds,
+    seed: u64,
+    until: Until,
+    of: Option<Broken>,
+) -> Searched {
     let began = Instant::now();
     let mut dice = Dice::new(seed);
     let mut searched = Searched::default();
-    while match until {
-        Until::Runs(runs) => searched.runs < runs,
-        Until::Over(time) => began.elapsed() < time,
-    } {
+    while searched.runs < until.runs && began.elapsed() < until.time {
         searched.runs += 1;
         let trace = walk(rules, bounds, &mut dice);
         searched.steps += trace.len() as u64;
-        if let Err(what) = replay(rules, bounds, &trace) {
-            let trace = shrink(rules, bounds, trace, kind(&what));
-            let what = replay(rules, bounds, &trace).expect_err("it was shrunk to fail");
-            searched.failure = Some(Failure { what, trace });
+        let failed = replay(rules, bounds, &trace).err();
+        if let Some(wrong) = failed.filter(|wrong| of.is_none_or(|of| of == wrong.broken)) {
+            searched.failure = Some(Failure { wrong, trace });
             break;
         }
     }
@@ -85,6 +86,12 @@ fn walk(rules: Rules, bounds: &Bounds, dice: &mut Dice) -> Vec<Action> {
     let mut world = World::warm(rules, bounds);
     let length = 10 + dice.below(50);
     let mut trace = Vec::new();
+    for action in bounds.opening {
+        trace.push(*action);
+        if attempt(&mut world, *action).is_err() {
+            return trace;
+        }
+    }
     for _ in 0..length {
         let mut candidates = candidates(&world);
         while !candidates.is_empty() {
@@ -112,20 +119,14 @@ fn walk(rules: Rules, bounds: &Bounds, dice: &mut Dice) -> Vec<Action> {
     trace
 }
 
-/// A step; an assertion of the engine or of the ledger that does not hold is something wrong like any other.
-fn attempt(world: &mut World, action: Action) -> Result<bool, String> {
+/// A step; an assertion that does not hold is something wrong like any other.
+fn attempt(world: &mut World, action: Action) -> Result<bool, Wrong> {
     let stepped = catch_unwind(AssertUnwindSafe(|| world.step(action)));
-    stepped.map_err(asserted)
-}
-
-fn asserted(panic: Box<dyn Any + Send>) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-    format!("asserted: {}", text.unwrap_or_default())
+    stepped.map_err(|panic| Wrong::asserted(&*panic))
 }
 
 /// Takes the steps of a trace, comes to rest and reckons.
-pub fn replay(rules: Rules, bounds: &Bounds, trace: &[Action]) -> Result<(), String> {
+pub fn replay(rules: Rules, bounds: &Bounds, trace: &[Action]) -> Result<(), Wrong> {
     let mut world = World::warm(rules, bounds);
     for action in trace {
         attempt(&mut world, *action)?;
@@ -133,13 +134,14 @@ pub fn replay(rules: Rules, bounds: &Bounds, trace: &[Action]) -> Result<(), Str
             return Err(wrong);
         }
     }
-    catch_unwind(AssertUnwindSafe(|| world.reckon())).unwrap_or_else(|panic| Err(asserted(panic)))
+    catch_unwind(AssertUnwindSafe(|| world.reckon()))
+        .unwrap_or_else(|panic| Err(Wrong::asserted(&*panic)))
 }
 
 /// A run in words: after each step, where the servers, the ledger's row and the sidecars are.
 pub fn story(rules: Rules, bounds: &Bounds, failure: &Failure) -> String {
     let mut world = World::warm(rules, bounds);
-    let mut story = format!("{}\n  {}\n", failure.what, place(&world));
+    let mut story = format!("{}\n  {}\n", failure.wrong, place(&world));
     for action in &failure.trace {
         let _ = attempt(&mut world, *action);
         story += &format!("{action:?}\n  {}\n", place(&world));
@@ -174,16 +176,12 @@ fn place(world: &World) -> String {
     )
 }
 
-/// What kind of failure it is, so that shrinking does not turn one into another.
-fn kind(what: &str) -> &str {
-    what.split(':').next().unwrap_or_default()
-}
-
 /// Leaves out whatever the failure does not need.
-fn shrink(rules: Rules, bounds: &Bounds, mut trace: Vec<Action>, of: &str) -> Vec<Action> {
+pub fn shrink(rules: Rules, bounds: &Bounds, failure: Failure) -> Failure {
+    let Failure { wrong, mut trace } = failure;
     let fails = |trace: &[Action]| {
         let failed = replay(rules, bounds, trace).err();
-        failed.is_some_and(|what| kind(&what) == of)
+        failed.is_some_and(|other| other.broken == wrong.broken)
     };
     let mut size = trace.len() / 2;
     while size > 0 {
@@ -203,7 +201,8 @@ fn shrink(rules: Rules, bounds: &Bounds, mut trace: Vec<Action>, of: &str) -> Ve
             size /= 2;
         }
     }
-    trace
+    let wrong = replay(rules, bounds, &trace).err().unwrap_or(wrong);
+    Failure { wrong, trace }
 }
 
 /// All that might be possible; what is not does nothing.

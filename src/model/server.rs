@@ -138,6 +138,9 @@ fn run(engine: &mut Engine, rules: Rules, now: UnixMs, command: &Command) -> Ans
         }
         (Verb::Settle(call, charge), _) => {
             let unknown = engine.takes(cast::id(call)).is_none();
+            if unknown && !rules.hold(Rule::UnknownIdsAreSettled) {
+                return Answer::Settle(SettleAnswer::Ended(engine.header().out_seq));
+            }
             let answer = engine.settle(now, &cast::settle(call, charge));
             if unknown && !rules.hold(Rule::MarksOfUnknownIds) {
                 engine.unmark(cast::id(call));

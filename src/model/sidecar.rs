@@ -7,7 +7,7 @@ use super::cast;
 use super::rules::Rule;
 use super::server::{Answer, Carries, Command};
 use super::world::{Kept, State, World};
-use crate::quota::{Epoch, LapseAnswer, Progressed, Reserved, SettleAnswer};
+use crate::quota::{Epoch, Progressed, Reserved, SettleAnswer};
 
 impl World {
     pub fn reserve(&mut self, call: usize) -> bool {
@@ -158,12 +158,17 @@ impl World {
         if matches!(answer, Answer::Lost) && same_epoch {
             side.adopted = None;
         }
+        if let Some(until) = Self::promise(answer).filter(|_| same_epoch) {
+            self.promised(command, until);
+        }
         match (command.verb, answer) {
             (Verb::Reserve(call), Answer::Reserve(reserved)) => self.reserved(call, reserved),
             (Verb::Progress(call, _), Answer::Progress(Progressed::Unknown)) => {
                 let live = self.calls[call].state == State::Admitted;
                 if live && self.rules.hold(Rule::HeldAgain) {
                     self.send(command.side, Verb::Again(call), Carries::Nothing);
+                } else if live && same_epoch {
+                    self.promised(command, self.now);
                 }
             }
             (Verb::Settle(call, _), Answer::Settle(answer)) => {
@@ -220,54 +225,5 @@ impl World {
                 self.calls[call].kept = None;
             }
         }
-    }
-
-    /// What the current server says of the call of a command.
-    fn takes(&self, command: &Command) -> Option<i64> {
-        let call = call_of(command.verb)?;
-        let engine = self.server(command.server)?.engine.as_ref()?;
-        Some(engine.takes(cast::id(call))?.0)
-    }
-
-    /// Looks over the store's shoulder: whether a hold has oversold an account (invariant 1).
-    fn witness(&mut self, command: &Command, answer: &Answer, before: Option<i64>) {
-        let Some(call) = call_of(command.verb) else {
-            return;
-        };
-        let held = |reserved: &Reserved| matches!(reserved, Reserved::Held { .. });
-        let is_new =
-            matches!(answer, Answer::Reserve(reserved) if held(reserved)) && before.is_none();
-        if is_new {
-            self.calls[call].was_held = true;
-        }
-        if let Some(takes) = self.takes(command) {
-            if command.server == self.current.name {
-                self.happened.takes[call] = takes;
-            }
-        }
-        // Between a loss and the holds made again this is bounded, not exact (rule 23).
-        let exact = self.happened.losses == 0 && self.happened.ages == 0;
-        if is_new && exact && matches!(command.verb, Verb::Reserve(_)) {
-            let account = cast::account_of(call);
-            let taken: i64 = self.calls_of(account).map(|c| self.happened.takes[c]).sum();
-            let granted = self.happened.granted[account];
-            if taken > granted {
-                self.complain(|| format!("oversold: {taken} of {granted} with call {call}"));
-            }
-        }
-        if let Answer::Lapse(LapseAnswer::Lapsed(_)) = answer {
-            self.calls[call].was_held = true;
-        }
-    }
-}
-
-fn call_of(verb: Verb) -> Option<usize> {
-    match verb {
-        Verb::Reserve(call)
-        | Verb::Again(call)
-        | Verb::Progress(call, _)
-        | Verb::Settle(call, _)
-        | Verb::Lapse(call) => Some(call),
-        Verb::Expire | Verb::Load(_) | Verb::Apply(_) => None,
     }
 }

@@ -177,8 +177,15 @@ impl World {
             amount: Nanos(2),
         };
         self.happened.withdrawals.push((account, 2));
-        self.truth_mut()
-            .withdraw(&cast::account(account), withdrawal);
+        let truth = self.truth_mut();
+        truth.withdraw(&cast::account(account), withdrawal);
+        self.happened.asked = self
+            .truth
+            .pending
+            .clone()
+            .into_iter()
+            .chain(self.happened.asked.clone())
+            .collect();
         true
     }
 

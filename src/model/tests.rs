@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::rules::{Rule, Rules};
-use super::search::{Until, search, story};
+use super::search::{Until, search, shrink, story};
 use super::world::{Bounds, Budget};
 
 const WIDE: Bounds = Bounds {
@@ -22,6 +22,7 @@ const WIDE: Bounds = Bounds {
         ticks: 3,
         heartbeats: 4,
     },
+    opening: &[],
 };
 
 fn setting(name: &str) -> Option<u64> {
@@ -31,18 +32,26 @@ fn setting(name: &str) -> Option<u64> {
 #[test]
 fn whatever_happens_nothing_is_lost_leaked_oversold_or_charged_twice() {
     let seed = setting("TOLLGATE_MODEL_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    let time = Duration::from_secs(setting("TOLLGATE_MODEL_SECONDS").unwrap_or(15));
-    let searched = search(Rules::ALL, &WIDE, seed, Until::Over(time));
+    let longer = setting("TOLLGATE_MODEL_RUNS");
+    let until = Until {
+        runs: longer.unwrap_or(4000),
+        time: longer.map_or(Duration::from_secs(10), |_| Duration::MAX),
+    };
+    let searched = search(Rules::ALL, &WIDE, seed, until, None);
     println!(
         "seed {seed}: {} runs, {} steps",
         searched.runs, searched.steps
     );
     if let Some(failure) = searched.failure {
+        let failure = shrink(Rules::ALL, &WIDE, failure);
         panic!("seed {seed}: {}", story(Rules::ALL, &WIDE, &failure));
     }
 }
 
 const RULES: &[Rule] = &[
+    Rule::UnknownIdsAreSettled,
+    Rule::EndingsOfEarlierEpochsCount,
+    Rule::AnotherServerIsAnotherEpoch,
     Rule::EndedMarks,
     Rule::MarksOfUnknownIds,
     Rule::LapseChecksTheDeadline,
@@ -78,9 +87,24 @@ const RULES: &[Rule] = &[
 fn hunt() {
     let only = std::env::var("ONLY").unwrap_or_default();
     for rule in RULES {
-        if !format!("{rule:?}").contains(&only) { continue; }
-        let time = Duration::from_secs(setting("TOLLGATE_MODEL_SECONDS").unwrap_or(5));
-        let searched = search(Rules::without(*rule), &WIDE, 1, Until::Over(time));
-        println!("{rule:?}: {} runs: {:?}", searched.runs, searched.failure.map(|f| (f.what.chars().take(150).collect::<String>(), f.trace)));
+        if !format!("{rule:?}").contains(&only) {
+            continue;
+        }
+        let until = Until {
+            runs: 100_000,
+            time: Duration::from_secs(5),
+        };
+        let searched = search(Rules::without(*rule), &WIDE, 1, until, None);
+        println!(
+            "{rule:?}: {} runs: {:?}",
+            searched.runs,
+            searched.failure.map(|f| {
+                let f = shrink(Rules::without(*rule), &WIDE, f);
+                (
+                    f.wrong.to_string().chars().take(100).collect::<String>(),
+                    f.trace,
+                )
+            })
+        );
     }
 }

@@ -7,10 +7,13 @@ use super::cast::{self, SHARD};
 use super::rules::Rule;
 use super::server::Carries;
 use super::world::{Check, Flush, World};
+use super::wrong::Broken;
 use crate::ledger::posting::{Book, Posting, PostingKind};
-use crate::ledger::{Committed, Looked};
+use crate::ledger::{Committed, Home, Looked};
 use crate::money::Nanos;
-use crate::quota::{AccountId, ChangeBody, Entry, EntryKind, Epoch, LotId, Moved, OutSeq, Outbox};
+use crate::quota::{
+    AccountId, ChangeBody, Entry, EntryKind, Epoch, LotId, Moved, OutSeq, Outbox, ShardView,
+};
 
 impl World {
     /// Locks the shard's row, then reads the header and the server's name.
@@ -28,7 +31,8 @@ impl World {
             self.sides[side].adopted = None;
         }
         let view = Box::new(self.current.view(self.now));
-        self.sides[side].check = Check::Read { view, anew };
+        let home = self.truth.row(SHARD).home.clone();
+        self.sides[side].check = Check::Read { view, home, anew };
         if self.rules.hold(Rule::LockBeforeTheHeader) {
             self.lock = Some(side);
         }
@@ -38,14 +42,14 @@ impl World {
     /// The ledger takes note, and says what to do; the lock is given back.
     pub fn check_save(&mut self, side: usize) -> bool {
         let free = self.lock.is_none_or(|holder| holder == side);
-        let Check::Read { view, anew } = self.sides[side].check.clone() else {
+        let Check::Read { view, home, anew } = self.sides[side].check.clone() else {
             return false;
         };
         if !free {
             return false;
         }
         self.lock = None;
-        let before = self.truth.clone();
+        let before = self.home_to_look_from(&view, home);
         let looked = self.truth_mut().look(SHARD, &view, anew);
         self.sides[side].check = Check::Idle;
         match looked {
@@ -54,12 +58,19 @@ impl World {
                 self.adopt(side, epoch);
             }
             Looked::Open { header, .. } => {
-                let early = !self.rules.hold(Rule::EpochBeforeTheHeader);
-                let unsaved = early.then(|| std::mem::replace(&mut self.truth, before));
+                let mut unsaved = None;
+                if !self.rules.hold(Rule::EpochBeforeTheHeader) {
+                    let row = &mut self.truth_mut().shard_mut(SHARD).row;
+                    unsaved = std::mem::replace(&mut row.home, before);
+                }
                 self.sides[side].adopted = None;
-                self.sides[side].check = Check::Open { header, unsaved };
+                self.sides[side].check = Check::Open {
+                    header,
+                    unsaved,
+                    opened: false,
+                };
             }
-            Looked::Refused(reason) => self.complain(|| format!("refused: {reason}")),
+            Looked::Refused(reason) => self.complain(|| Broken::Asserted.since(reason)),
         }
         true
     }
@@ -70,11 +81,16 @@ impl World {
         let Check::Open {
             mut header,
             unsaved,
+            opened,
         } = check
         else {
             self.sides[side].check = check;
             return false;
         };
+        if opened {
+            self.truth_mut().shard_mut(SHARD).row.home = unsaved;
+            return true;
+        }
         if !self.rules.hold(Rule::OutSeqNeverRestarts) {
             header.out_seq = OutSeq(0);
         }
@@ -82,11 +98,30 @@ impl World {
         if let Some(server) = self.server_mut(self.sides[side].server) {
             server.open(rules, &header);
         }
-        if let Some(truth) = unsaved {
-            let row = truth.row(SHARD).clone();
-            self.truth_mut().shard_mut(SHARD).row.home = row.home;
+        if unsaved.is_some() {
+            self.sides[side].check = Check::Open {
+                header,
+                unsaved,
+                opened: true,
+            };
         }
         true
+    }
+
+    /// The home that a look begins with: the ledger's, unless a rule is taken back. Says what it was.
+    fn home_to_look_from(&mut self, view: &ShardView, read: Option<Home>) -> Option<Home> {
+        let rules = self.rules;
+        let row = &mut self.truth_mut().shard_mut(SHARD).row;
+        let before = row.home.clone();
+        if !rules.hold(Rule::LockBeforeTheHeader) {
+            row.home = read;
+        }
+        if !rules.hold(Rule::AnotherServerIsAnotherEpoch) {
+            if let Some(home) = &mut row.home {
+                home.run_id = view.run_id.clone();
+            }
+        }
+        before
     }
 
     /// Whether every entry is of the epoch that was agreed on: asked before the image is read.
@@ -111,11 +146,21 @@ impl World {
         let drained = self.sides[side].drained == Some(epoch);
         let asks = self.rules.hold(Rule::DrainedBeforeALoad);
         let warm = engine.account(&id).is_some();
-        if asks && !drained || warm && self.rules.hold(Rule::LoadsOnlyTheCold) {
+        if warm && self.rules.hold(Rule::LoadsOnlyTheCold) {
             return false;
         }
-        let image = self.truth.image(&id).expect("it exists");
-        self.send(side, Verb::Load(account), Carries::Image(Rc::new(image)))
+        let image = || Rc::new(self.truth.image(&id).expect("it exists"));
+        if !asks || drained {
+            let early = self.sides[side].early.clone();
+            let early = early.filter(|(of, _)| *of == account);
+            let image = early.map_or_else(image, |(_, image)| image);
+            return self.send(side, Verb::Load(account), Carries::Image(image));
+        }
+        if self.rules.hold(Rule::DrainedBeforeTheImage) || self.sides[side].early.is_some() {
+            return false;
+        }
+        self.sides[side].early = Some((account, image()));
+        true
     }
 
     pub fn sweep(&mut self, side: usize, call: usize) -> bool {

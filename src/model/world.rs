@@ -4,16 +4,20 @@
 //! The ledger, the engines, and what each of them decides are the real ones. What is modelled is all that happens
 //! between them: each step that a sidecar takes, and that it may take none of them any more.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
+
+use uuid::Uuid;
 
 use super::action::{Action, Fate, Verb};
 use super::cast;
 use super::rules::Rules;
 use super::server::{Answer, Carries, Command, Server};
+use super::wrong::Wrong;
 use crate::clock::UnixMs;
-use crate::ledger::Truth;
+use crate::ledger::{Home, Pending, Truth};
 use crate::quota::engine::Engine;
-use crate::quota::{Epoch, Header, OutSeq, Outbox, ShardView};
+use crate::quota::{AccountImage, Epoch, Header, OutSeq, Outbox, ShardView};
 
 /// How much may happen in one run.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +27,8 @@ pub struct Bounds {
     /// Commands and late answers on their way.
     pub flights: usize,
     pub budget: Budget,
+    /// With these steps every run begins: where a search would have to be lucky to come to what is interesting.
+    pub opening: &'static [Action],
 }
 
 /// How often each of these may still happen.
@@ -59,7 +65,7 @@ pub struct World {
     pub lock: Option<usize>,
     pub happened: Happened,
     /// What is wrong, once something is.
-    pub wrong: Option<String>,
+    pub wrong: Option<Wrong>,
 }
 
 /// What has happened that the final reckoning must know of.
@@ -73,6 +79,8 @@ pub struct Happened {
     pub granted: [i64; cast::ACCOUNTS],
     /// What the store said last of each call: held, or charged.
     pub takes: Vec<i64>,
+    /// All withdrawals that were ever asked for.
+    pub asked: BTreeMap<Uuid, Pending>,
     /// How much each withdrawal asked for at the most.
     pub withdrawals: Vec<(usize, i64)>,
 }
@@ -87,6 +95,8 @@ pub struct Sidecar {
     pub suspects: bool,
     /// The epoch that it knows to have no older entries.
     pub drained: Option<Epoch>,
+    /// An image that was read before that was known, where a rule is taken back.
+    pub early: Option<(usize, Rc<AccountImage>)>,
     pub check: Check,
     pub flush: Option<Flush>,
 }
@@ -94,13 +104,17 @@ pub struct Sidecar {
 #[derive(Debug, Clone)]
 pub enum Check {
     Idle,
+    /// With the shard's home in the ledger as it was then.
     Read {
         view: Box<ShardView>,
+        home: Option<Home>,
         anew: bool,
     },
     Open {
         header: Header,
-        unsaved: Option<Rc<Truth>>,
+        /// What the ledger has not been told yet, where a rule is taken back.
+        unsaved: Option<Home>,
+        opened: bool,
     },
 }
 
@@ -119,6 +133,11 @@ pub struct Call {
     pub kept: Option<Kept>,
     /// A store has held it.
     pub was_held: bool,
+    /// Until when its sidecar was told that it is held, and in which epoch last.
+    pub held_until: UnixMs,
+    pub held_in: Option<Epoch>,
+    /// How often the store has ended it, lapses aside.
+    pub ended_in_store: u8,
     /// It has been told how to end.
     pub settles: bool,
     /// Its sidecar died.
@@ -150,6 +169,7 @@ impl World {
             adopted: None,
             suspects: false,
             drained: None,
+            early: None,
             check: Check::Idle,
             flush: None,
         };
@@ -159,6 +179,9 @@ impl World {
             charge: 0,
             kept: None,
             was_held: false,
+            held_until: UnixMs(0),
+            held_in: None,
+            ended_in_store: 0,
             settles: false,
             orphan: false,
         };
@@ -271,7 +294,7 @@ impl World {
     }
 
     /// Notes the first thing that is wrong.
-    pub fn complain(&mut self, what: impl FnOnce() -> String) {
+    pub fn complain(&mut self, what: impl FnOnce() -> Wrong) {
         if self.wrong.is_none() {
             self.wrong = Some(what());
         }

@@ -22,6 +22,8 @@ use crate::quota::{
 mod account;
 mod truth;
 
+#[cfg(test)]
+pub(crate) use truth::Pending;
 pub(crate) use truth::Truth;
 
 /// The ledger in memory.
