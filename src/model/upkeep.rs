@@ -151,10 +151,14 @@ impl World {
         }
         let image = || Rc::new(self.truth.image(&id).expect("it exists"));
         if !asks || drained {
-            let early = self.sides[side].early.clone();
+            let early = self.sides[side].early.as_ref();
             let early = early.filter(|(of, _)| *of == account);
-            let image = early.map_or_else(image, |(_, image)| image);
-            return self.send(side, Verb::Load(account), Carries::Image(image));
+            let image = early.map_or_else(image, |(_, image)| image.clone());
+            let sent = self.send(side, Verb::Load(account), Carries::Image(image));
+            if sent {
+                self.sides[side].early = None;
+            }
+            return sent;
         }
         if self.rules.hold(Rule::DrainedBeforeTheImage) || self.sides[side].early.is_some() {
             return false;
@@ -297,13 +301,16 @@ impl World {
                 known.recorded.corrected = false;
             }
         }
-        let pending = truth.pending.clone();
-        let committed = truth
-            .commit(SHARD, &outbox)
-            .expect("the outbox makes sense");
-        if !rules.hold(Rule::WithdrawsOnce) {
-            truth.pending = pending;
+        if !rules.hold(Rule::EndingsOfEarlierEpochsCount) {
+            outbox.entries.retain(|entry| entry.seq > row.flushed_seq);
         }
+        if !rules.hold(Rule::WithdrawsOnce) {
+            truth.pending.clone_from(&self.happened.asked);
+        }
+        let committed = truth.commit(SHARD, &outbox);
+        let committed = committed.expect("the outbox makes sense");
+        let done = &truth.withdrawn;
+        truth.pending.retain(|id, _| !done.contains_key(id));
         let shard = truth.shard_mut(SHARD);
         shard.row.flushed_seq = shard.row.flushed_seq.max(row.flushed_seq);
         if !rules.hold(Rule::RestIsAChange) {
