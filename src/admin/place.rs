@@ -77,7 +77,10 @@ impl Place {
         let Installation { id, shards } = ledger.installation();
         let run_id = RunId(format!("journal-{id}"));
         let bound = config.store.outbox_bound;
-        let settings = EmbeddedSettings::new(run_id, shards, bound, Clock::System);
+        let settings = EmbeddedSettings {
+            response_timeout: config.store.response_timeout,
+            ..EmbeddedSettings::new(run_id, shards, bound, Clock::System)
+        };
         let journal = Arc::new(SqliteJournal::new(file.clone()));
         let store = EmbeddedStore::open(journal, settings).await?;
         let ledger = Arc::new(AnyLedger::Sqlite(ledger));

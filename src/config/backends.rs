@@ -104,15 +104,21 @@ impl StoreConfig {
             1..=100_000_000,
         )?;
         let ms = Duration::from_millis(1);
+        let url = store_url(raw.url.as_deref().unwrap_or("embedded"), standing)?;
+        let answers_in_ms = match url {
+            StoreUrl::Redis(_) | StoreUrl::Cluster(_) => 50,
+            // Its answers wait for a file.
+            StoreUrl::Embedded | StoreUrl::Memory => 1000,
+        };
         Ok(Self {
-            url: store_url(raw.url.as_deref().unwrap_or("embedded"), standing)?,
+            url,
             prefix: prefix(raw.prefix)?,
             deadline_ms: deadline_s * 1000,
             max_age_ms: max_age_s * 1000,
             response_timeout: time(
                 "store.response_timeout_ms",
                 raw.response_timeout_ms,
-                50,
+                answers_in_ms,
                 1..=60_000,
                 ms,
             )?,

@@ -77,10 +77,9 @@ impl<S: Store, L: Ledger> Applier<S, L> {
                 if timeout(pause, self.changed.wait()).await.is_ok() {
                     self.try_all(self.changed.take()).await;
                 }
-                // One that failed is tried again soon, not only when its turn comes.
-                let failing = self.standing.failing().into_iter().next();
-                self.try_all(failing.into_iter().chain([ShardId(next)]))
-                    .await;
+                // What failed is tried again soon, not only when its turn comes.
+                let failing = self.standing.failing().into_iter();
+                self.try_all(failing.chain([ShardId(next)])).await;
             }
         }
     }

@@ -12,8 +12,8 @@ use super::record::{Numbers, RecordDetail};
 use crate::clock::UnixMs;
 use crate::money::{Amount, Nanos};
 use crate::quota::{
-    AccountId, ChangeBody, CounterKey, EndedEntry, Entry, EntryKind, LotId, Moved, ReservationId,
-    Withdrawal, WithdrawalReason,
+    AccountId, ChangeBody, CounterKey, EndedEntry, Entry, EntryKind, Epoch, LotId, Moved,
+    ReservationId, Withdrawal, WithdrawalReason,
 };
 
 /// One usage record, as it is written for ever.
@@ -75,6 +75,8 @@ pub struct Batch {
     pub postings: Vec<Posting>,
     /// Withdrawals that the ledger asked for and has no entry of.
     pending: BTreeSet<Uuid>,
+    /// The epoch whose movements stand in the store; `None`: whatever the epoch.
+    stands: Option<Epoch>,
     /// Where the posting of an account's usage is.
     usage: HashMap<AccountId, usize>,
 }
@@ -82,14 +84,20 @@ pub struct Batch {
 impl Batch {
     /// Decides entries in their order, each knowing what the ones before it did. `known` is what is recorded of their
     /// reservations, `pending` which of their withdrawals the ledger still waits for.
+    ///
+    /// `stands` is the shard's epoch. What the store moved in an earlier one is gone with it, so there is nothing to undo:
+    /// every account is loaded once the ledger has that epoch's entries (rule 22). `None` is for entries whose movements
+    /// count in loads, too: those in quarantine.
     pub fn decided(
         entries: &[&Entry],
         known: HashMap<ReservationId, Known>,
         pending: BTreeSet<Uuid>,
+        stands: Option<Epoch>,
     ) -> Self {
         let mut batch = Self {
             known,
             pending,
+            stands,
             ..Self::default()
         };
         for entry in entries {
@@ -110,17 +118,11 @@ impl Batch {
     fn end(&mut self, entry: &Entry, ended: &EndedEntry) {
         let known = self.known.get(&ended.id);
         let decision = decide(ended, &entry.moved, known.map(|known| &known.recorded));
-        if decision.rest != Moved::default() {
-            let body = ChangeBody {
-                moved: decision.rest,
-                ..ChangeBody::default()
-            };
-            self.rests.push((entry.account.clone(), body));
-        }
+        let corrected = known.filter(|_| decision.line == Line::Correction).cloned();
+        self.undo(entry, decision.rest);
         if decision.line == Line::Nothing {
             return;
         }
-        let corrected = known.filter(|_| decision.line == Line::Correction).cloned();
         let posting = self.post_charge(entry, decision.line, &decision.taken);
         let detail = RecordDetail::read(&ended.detail);
         let record = UsageRecord {
@@ -186,14 +188,7 @@ impl Batch {
     // holds: 4, never twice
     fn withdraw(&mut self, entry: &Entry, withdrawal: &Withdrawal) {
         if !self.pending.remove(&withdrawal.id) {
-            let back = Taken::default().rest(&entry.moved);
-            if back != Moved::default() {
-                let body = ChangeBody {
-                    moved: back,
-                    ..ChangeBody::default()
-                };
-                self.rests.push((entry.account.clone(), body));
-            }
+            self.undo(entry, Taken::default().rest(&entry.moved));
             return;
         }
         let (kind, book) = match withdrawal.reason {
@@ -202,6 +197,18 @@ impl Batch {
         };
         self.post(entry, kind, book);
         self.withdrawn.push((withdrawal.id, -entry.moved.wallet()));
+    }
+
+    /// Has the store move what it did otherwise than the ledger.
+    fn undo(&mut self, entry: &Entry, rest: Moved) {
+        let stands = self.stands.is_none_or(|epoch| epoch == entry.epoch);
+        if stands && rest != Moved::default() {
+            let body = ChangeBody {
+                moved: rest,
+                ..ChangeBody::default()
+            };
+            self.rests.push((entry.account.clone(), body));
+        }
     }
 
     fn moves(&mut self, account: &AccountId, moved: &Moved) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
@@ -25,6 +26,8 @@ const SHORT_ROUND: Duration = Duration::from_millis(200);
 const LEAST_PAUSE: Duration = Duration::from_millis(20);
 /// How long until a shard is looked at again whose place in the store is another's: only an operator can change that.
 const FOREIGN_AGAIN: Duration = Duration::from_secs(5);
+/// Shards that are checked at once.
+const CHECKS_AT_ONCE: usize = 8;
 /// No shard is ever in this epoch: adopting it makes every command of the shard answer that it is lost.
 const NO_EPOCH: Epoch = Epoch(0);
 /// The ledger as a whole has no shards; its standing is kept under this one.
@@ -132,25 +135,32 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
         }
         let mut suspects = std::mem::take(&mut *self.suspects.lock());
         suspects.extend(self.store_standing.failing());
-        let mut checked = 0;
-        for shard in (0..self.store.shards()).map(ShardId) {
-            let trusted = self
-                .store
-                .adopted(shard)
-                .is_some_and(|epoch| epoch != NO_EPOCH);
-            if trusted && !suspects.contains(&shard) || self.is_known_to_be_foreign(shard) {
-                continue;
-            }
-            checked += 1;
-            if !self.check(shard).await && self.ledger_standing.away().is_some() {
-                // Each further shard would wait as long for the same answer; suspects come back with the next mark.
-                return false;
-            }
-        }
-        if checked == 0 {
+        let due = (0..self.store.shards()).map(ShardId).filter(|shard| {
+            let trusted = self.trusted(*shard).is_some() && !suspects.contains(shard);
+            !trusted && !self.is_known_to_be_foreign(*shard)
+        });
+        let due: Vec<ShardId> = due.collect();
+        if due.is_empty() {
             self.ask_store().await;
         }
+        // A silent store takes its time to be found so, and has many shards.
+        stream::iter(due)
+            .for_each_concurrent(CHECKS_AT_ONCE, |shard| self.check_or_leave(shard))
+            .await;
         self.health() == Health::default()
+    }
+
+    /// Checks a shard, unless the ledger is away: each further one would wait as long for the same answer. What was
+    /// suspected stays so.
+    async fn check_or_leave(&self, shard: ShardId) {
+        let is_away = || self.ledger_standing.away().is_some();
+        if is_away() || !self.check(shard).await && is_away() {
+            self.suspects.lock().push(shard);
+        }
+    }
+
+    fn trusted(&self, shard: ShardId) -> Option<Epoch> {
+        self.store.adopted(shard).filter(|epoch| *epoch != NO_EPOCH)
     }
 
     fn is_known_to_be_foreign(&self, shard: ShardId) -> bool {
@@ -189,11 +199,20 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
         false
     }
 
-    /// Asks the store for a sign of life, and whether it would ever evict a balance (rule 14): one shard a round, since
-    /// each may be on a server of its own, and one that gives a bad answer again and again until it gives a good one.
+    /// Asks the store for a sign of life, whether it still has what it had, and whether it would ever evict a balance
+    /// (rule 14): one shard a round, since each may be on a server of its own, and one that gives a bad answer again and
+    /// again until it gives a good one.
     async fn ask_store(&self) {
         let shard = ShardId(self.asking.load(Ordering::Relaxed));
-        match self.store.view(shard).await {
+        let view = self.store.view(shard).await;
+        if let (Ok(view), Some(epoch)) = (&view, self.trusted(shard))
+            && view.header.as_ref().map(|header| header.epoch) != Some(epoch)
+        {
+            // What has lost one shard has hardly lost that one alone; and no call may come for the others for long.
+            *self.suspects.lock() = (0..self.store.shards()).map(ShardId).collect();
+            self.woken.notify_one();
+        }
+        match view {
             Ok(view) if view.noeviction => {
                 self.store_standing.succeeded(shard);
                 self.eviction.succeeded(shard);

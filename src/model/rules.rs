@@ -63,6 +63,8 @@ pub enum Rule {
     CorrectsOnce,
     /// 24: what the store must still move is a numbered change.
     RestIsAChange,
+    /// 24: but nothing of an earlier epoch is undone: it went with its epoch.
+    NothingIsUndoneOfAnEarlierEpoch,
     /// 27: only the store takes what is left of an expired lot.
     OnlyTheStoreExpires,
     /// 27: a withdrawal is done once.

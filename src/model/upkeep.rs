@@ -307,7 +307,9 @@ impl World {
         if !rules.hold(Rule::WithdrawsOnce) {
             truth.pending.clone_from(&self.happened.asked);
         }
-        let committed = truth.commit(SHARD, &outbox);
+        let stands = rules.hold(Rule::NothingIsUndoneOfAnEarlierEpoch);
+        let stands = row.home.map(|home| home.epoch).filter(|_| stands);
+        let committed = truth.take_in(SHARD, &outbox, stands);
         let committed = committed.expect("the outbox makes sense");
         let done = &truth.withdrawn;
         truth.pending.retain(|id, _| !done.contains_key(id));

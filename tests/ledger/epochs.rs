@@ -193,6 +193,25 @@ pub async fn another_installation_is_not_touched_even_to_rebuild(world: World) {
     assert_eq!(before.format, STORE_FORMAT);
 }
 
+/// Found by the model: the second flusher's duplicates were undone in balances that had never had them.
+pub async fn two_flushers_with_the_same_entry_of_an_earlier_epoch_move_it_once(world: World) {
+    let (world, account) = used(world).await;
+    let shard = world.shard(&account);
+    let id = world.hold(&account, 10).await;
+    world.settle(&account, id, 5).await;
+    let rebuilt = world.ledger.rebuild(shard, &*world.store).await.unwrap();
+    assert_eq!(rebuilt, Checked::Agreed(Epoch(2)));
+    world.store.adopt(shard, Epoch(2));
+    let late = world.store.outbox(shard, 10).await.unwrap();
+    assert_eq!(world.flush(&account).await, 1);
+    world.loader.load(&account).await.unwrap();
+
+    let committed = world.ledger.commit(shard, &late).await.unwrap();
+    assert!(matches!(committed, Committed::UpTo { changed: false, .. }));
+    world.assert_one(&account).await;
+    assert_eq!(world.balance(&account).await, 87);
+}
+
 pub async fn what_was_read_in_an_earlier_epoch_of_a_server_is_refused(world: World) {
     let (world, account) = used(world).await;
     let shard = world.shard(&account);

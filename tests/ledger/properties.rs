@@ -63,6 +63,7 @@ properties! {
         two_checks_at_once_agree,
         rebuilds_at_once_end_in_one_epoch,
         another_installation_is_not_touched_even_to_rebuild,
+        two_flushers_with_the_same_entry_of_an_earlier_epoch_move_it_once,
         what_was_read_in_an_earlier_epoch_of_a_server_is_refused,
         what_two_servers_that_parted_have_numbered_alike_is_all_recorded,
     }

@@ -6,6 +6,11 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
+/// The random part, unless the environment says otherwise.
+const SHORT: Duration = Duration::from_secs(12);
+/// How long the ledger is away once in a run that is longer.
+const A_MINUTE: Duration = Duration::from_mins(1);
+
 /// One thing that goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
@@ -36,6 +41,7 @@ pub struct Loss {
 #[derive(Debug, Clone, Copy)]
 pub struct Death {
     pub process: usize,
+    pub at: Instant,
 }
 
 /// The seed of this run, as the environment or chance has it.
@@ -51,14 +57,19 @@ pub fn seed() -> u64 {
 pub fn random_part() -> Duration {
     let given = std::env::var("TOLLGATE_OUTAGE_SECONDS").ok();
     let seconds = given.and_then(|seconds| seconds.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(12))
+    seconds.map_or(SHORT, Duration::from_secs)
 }
 
-/// Each once, in their order, and then at random until the time is over.
+/// Each once, in their order, the ledger for a minute where there is time; and then at random until the time is over.
 pub async fn schedule(faults: &[Fault], seed: u64, mut each: impl AsyncFnMut(Fault, Duration)) {
     let mut rng = StdRng::seed_from_u64(seed);
+    let is_long = random_part() > SHORT;
     for fault in faults {
-        each(*fault, Duration::from_millis(1500)).await;
+        let lasting = match fault {
+            Fault::PostgresStopped if is_long => A_MINUTE,
+            _ => Duration::from_millis(1500),
+        };
+        each(*fault, lasting).await;
     }
     let until = Instant::now() + random_part();
     let mut order = faults.to_vec();

@@ -45,6 +45,8 @@ pub struct Told {
     pub refused: Vec<(u16, String)>,
     /// Calls that broke off or were never answered.
     pub broken: usize,
+    /// The longest that anybody waited for a refusal.
+    pub longest_refusal: Duration,
 }
 
 /// Callers at work.
@@ -132,6 +134,7 @@ impl Caller {
     }
 
     async fn make(&self, call: Call, door: &Door) {
+        let began = Instant::now();
         let answer = timeout(PATIENCE, Client::new().try_send(call)).await;
         let mut told = self.told.lock().unwrap();
         let Ok(Ok(answer)) = answer else {
@@ -147,6 +150,7 @@ impl Caller {
             });
             return;
         }
+        told.longest_refusal = told.longest_refusal.max(began.elapsed());
         let status = answer.status.as_u16();
         let code = serde_json::from_slice::<Value>(&answer.body).ok();
         let code = code.and_then(|body| Some(body["error"]["code"].as_str()?.to_owned()));

@@ -3,6 +3,7 @@
 //! Everything here is really done to real servers and processes. The order of the last part is random, from a seed that is
 //! printed: `TOLLGATE_TEST_SEED` repeats it, `TOLLGATE_OUTAGE_SECONDS` makes it longer.
 
+mod embedded;
 mod fault;
 mod load;
 mod reckoning;

@@ -254,6 +254,7 @@ impl<'a> World<'a> {
                 self.sidecars.remove(0).kill();
                 self.seen.deaths.push(Death {
                     process: door.process,
+                    at: Instant::now(),
                 });
                 sleep(lasting / 4).await;
                 self.start_sidecar();

@@ -103,7 +103,7 @@ impl Tx<'_> {
         Ok(on!(self, conn, ledger => ledger::write::post(conn, &[posting]).await)?)
     }
 
-    /// Takes an entry in, or says what is odd about it and does nothing.
+    /// Takes an entry of the quarantine in, or says what is odd about it and does nothing.
     pub async fn take_in(
         &mut self,
         shard: ShardId,
@@ -111,7 +111,7 @@ impl Tx<'_> {
     ) -> Result<Result<(), String>, LedgerError> {
         on!(self, conn, ledger => {
             let mut locked = ledger::change::LockedShard::lock(conn, shard).await?;
-            ledger::quarantine::try_to_write(conn, &mut locked, &[entry]).await
+            ledger::quarantine::try_to_write(conn, &mut locked, &[entry], None).await
         })
     }
 }

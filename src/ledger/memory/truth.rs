@@ -15,9 +15,9 @@ use crate::ledger::posting::{Book, Posting};
 use crate::ledger::{Committed, Installation, LedgerError, Looked, ShardRow};
 use crate::money::{MAX_AMOUNT, Nanos};
 use crate::quota::{
-    AccountId, AccountImage, ChangeBody, ChangeSeq, Entry, EntryKind, ExpiredLot, LotId, MAX_LOTS,
-    Moved, OutSeq, Outbox, ReservationId, ShardId, ShardView, Snapshot, StoreChange, Version,
-    Withdrawal,
+    AccountId, AccountImage, ChangeBody, ChangeSeq, Entry, EntryKind, Epoch, ExpiredLot, LotId,
+    MAX_LOTS, Moved, OutSeq, Outbox, ReservationId, ShardId, ShardView, Snapshot, StoreChange,
+    Version, Withdrawal,
 };
 
 /// Everything but keys and prices, which no protocol hangs on.
@@ -176,6 +176,17 @@ impl Truth {
     /// Takes entries in, all or none; what was taken in before is skipped (rules 19, 24).
     // holds: 3, never lost; 4, never twice
     pub fn commit(&mut self, shard: ShardId, outbox: &Outbox) -> Result<Committed, LedgerError> {
+        let home = self.row(shard).home.as_ref();
+        self.take_in(shard, outbox, home.map(|home| home.epoch))
+    }
+
+    /// The same; what was moved in the epoch that `stands` can be undone.
+    pub(crate) fn take_in(
+        &mut self,
+        shard: ShardId,
+        outbox: &Outbox,
+        stands: Option<Epoch>,
+    ) -> Result<Committed, LedgerError> {
         let row = self.row(shard).clone();
         if !row.is_of(outbox) {
             return Ok(Committed::OtherServer);
@@ -195,7 +206,7 @@ impl Truth {
         });
         let known = ended.filter_map(|id| Some((id, self.known.get(&id)?.clone())));
         let pending: BTreeSet<Uuid> = self.pending.keys().copied().collect();
-        let batch = Batch::decided(&fresh, known.collect(), pending);
+        let batch = Batch::decided(&fresh, known.collect(), pending, stands);
         self.refuse_nonsense(&batch)?;
         self.write(batch);
         self.shard_mut(shard).row.flushed_seq = last;

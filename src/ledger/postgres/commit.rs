@@ -19,7 +19,7 @@ use crate::ledger::record::Numbers;
 use crate::ledger::{Committed, LedgerError};
 use crate::money::Nanos;
 use crate::quota::{
-    AccountId, Entry, EntryKind, Outbox, ReservationId, ShardId, Unreadable, Withdrawal,
+    AccountId, Entry, EntryKind, Epoch, Outbox, ReservationId, ShardId, Unreadable, Withdrawal,
 };
 
 const RECORDED: &str = "\
@@ -91,6 +91,7 @@ pub(super) async fn decide_and_write(
     tx: &mut PgConnection,
     locked: &mut LockedShard,
     entries: &[&Entry],
+    stands: Option<Epoch>,
 ) -> Result<(), Unwritten> {
     if !can_be_summed(entries) {
         let reason = "its amounts are beyond what a balance may be";
@@ -98,7 +99,7 @@ pub(super) async fn decide_and_write(
     }
     let known = recorded(tx, entries).await?;
     let pending = pending(tx, entries).await?;
-    write::write(tx, locked, Batch::decided(entries, known, pending)).await
+    write::write(tx, locked, Batch::decided(entries, known, pending, stands)).await
 }
 
 /// Which of the entries' withdrawals the ledger still waits for.

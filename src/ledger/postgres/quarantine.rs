@@ -15,7 +15,7 @@ use super::write::{Unwritten, json, of};
 use crate::ledger::LedgerError;
 use crate::ledger::bounds::can_be_summed;
 use crate::ledger::quarantined::name;
-use crate::quota::{AccountId, Entry, Moved, OutSeq, ShardId, Unreadable};
+use crate::quota::{AccountId, Entry, Epoch, Moved, OutSeq, ShardId, Unreadable};
 
 const PUT: &str = "\
     INSERT INTO quarantine (id, shard, seq, account_id, raw, reason, moved) \
@@ -50,11 +50,12 @@ pub(super) async fn take_in<'a>(
         is_all: true,
         odd: Vec::new(),
     };
+    let stands = locked.row.home.as_ref().map(|home| home.epoch);
     // The last part is the one whose turn it is.
     let mut parts = vec![entries];
     while let Some(part) = parts.pop() {
         let Some(last) = part.last() else { continue };
-        if let Err(reason) = try_to_write(tx, locked, part).await? {
+        if let Err(reason) = try_to_write(tx, locked, part, stands).await? {
             if let [odd] = part {
                 taken.odd.push((odd, reason));
             } else {
@@ -72,15 +73,16 @@ pub(super) async fn take_in<'a>(
     Ok(taken)
 }
 
-/// Writes entries, or nothing and says what is odd about them.
+/// Writes entries, or nothing and says what is odd about them. What was moved in the epoch that `stands` can be undone.
 pub(in crate::ledger) async fn try_to_write(
     tx: &mut PgConnection,
     locked: &mut LockedShard,
     entries: &[&Entry],
+    stands: Option<Epoch>,
 ) -> Result<Result<(), String>, LedgerError> {
     let before = locked.row.clone();
     let mut savepoint = tx.begin().await?;
-    match decide_and_write(&mut savepoint, locked, entries).await {
+    match decide_and_write(&mut savepoint, locked, entries, stands).await {
         Ok(()) => {
             savepoint.commit().await?;
             Ok(Ok(()))

@@ -19,7 +19,7 @@ use crate::ledger::record::Numbers;
 use crate::ledger::unwritten::Unwritten;
 use crate::ledger::{Committed, LedgerError};
 use crate::money::Nanos;
-use crate::quota::{Entry, EntryKind, Outbox, ReservationId, ShardId, Unreadable};
+use crate::quota::{Entry, EntryKind, Epoch, Outbox, ReservationId, ShardId, Unreadable};
 
 const RECORDED: &str = "\
     SELECT id, corrects, outcome, allocation, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, \
@@ -87,6 +87,7 @@ pub(super) async fn decide_and_write(
     tx: &mut SqliteConnection,
     locked: &mut LockedShard,
     entries: &[&Entry],
+    stands: Option<Epoch>,
 ) -> Result<(), Unwritten> {
     if !can_be_summed(entries) {
         let reason = "its amounts are beyond what a balance may be";
@@ -94,7 +95,7 @@ pub(super) async fn decide_and_write(
     }
     let known = recorded(tx, entries).await?;
     let pending = pending(tx, entries).await?;
-    write(tx, locked, Batch::decided(entries, known, pending)).await
+    write(tx, locked, Batch::decided(entries, known, pending, stands)).await
 }
 
 /// What is recorded of the entries' reservations, with their corrections.

@@ -5,14 +5,16 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use self::command::{Command, Verb};
-use self::shards::{Done, Shard, Shards, Waiting};
+use self::shards::{Shard, Shards, Waiting};
 use self::snapshots::{Snapshots, closed};
 use self::writer::{Growth, Writer};
 use super::engine::Engine;
@@ -37,6 +39,8 @@ pub use recovery::RecoveryError;
 
 /// Verbs that may wait for the journal; the next ones wait for a place before they run.
 const MAX_WAITING: usize = 8192;
+/// Unless a configuration says otherwise.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How much the journal grows at the least before its shards' snapshots are made anew.
 const SNAPSHOT_AFTER_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -51,6 +55,8 @@ pub struct EmbeddedSettings {
     pub outbox_bound: u64,
     /// Its clock.
     pub clock: Clock,
+    /// How long the journal may take before the store counts as away.
+    pub response_timeout: Duration,
     /// How much the journal grows before it is cut short.
     pub snapshot_after_bytes: u64,
 }
@@ -63,6 +69,7 @@ impl EmbeddedSettings {
             shards,
             outbox_bound,
             clock,
+            response_timeout: RESPONSE_TIMEOUT,
             snapshot_after_bytes: SNAPSHOT_AFTER_BYTES,
         }
     }
@@ -83,6 +90,7 @@ pub struct EmbeddedStore {
 struct Writing {
     queue: mpsc::Sender<Waiting>,
     snapshots: Arc<dyn Cut>,
+    response_timeout: Duration,
     /// They end with the store; whatever had been answered is in the journal.
     tasks: tokio::sync::Mutex<JoinSet<()>>,
 }
@@ -129,6 +137,7 @@ impl EmbeddedStore {
             shards,
             outbox_bound,
             clock,
+            response_timeout,
             snapshot_after_bytes,
         } = settings;
         let recovered = recovery::recover(&*journal, shards, outbox_bound).await?;
@@ -162,6 +171,7 @@ impl EmbeddedStore {
             journal: Some(Writing {
                 queue,
                 snapshots,
+                response_timeout,
                 tasks: tokio::sync::Mutex::new(tasks),
             }),
             run_id,
@@ -234,31 +244,40 @@ impl EmbeddedStore {
         shard: ShardId,
         step: impl FnOnce(&mut Shard) -> Result<(T, Option<(UnixMs, Command<'v>)>), StoreError>,
     ) -> Result<T, StoreError> {
-        let place = match &self.journal {
-            Some(journal) => Some(journal.queue.reserve().await.map_err(|_| closed())?),
-            None => None,
+        let Some(journal) = &self.journal else {
+            return Ok(step(&mut self.shards.lock(shard))?.0);
         };
+        let journaled = self.journaled(journal, shard, step);
+        // What is done by then and not answered is like any command whose answer is lost.
+        timeout(journal.response_timeout, journaled)
+            .await
+            .unwrap_or_else(|_| Err(too_slow()))
+    }
+
+    async fn journaled<'v, T>(
+        &self,
+        journal: &Writing,
+        shard: ShardId,
+        step: impl FnOnce(&mut Shard) -> Result<(T, Option<(UnixMs, Command<'v>)>), StoreError>,
+    ) -> Result<T, StoreError> {
+        let place = journal.queue.reserve().await.map_err(|_| closed())?;
         let (answer, done) = {
             let mut shard = self.shards.lock(shard);
             let (answer, command) = step(&mut shard)?;
-            let done = match (place, command) {
-                (None, _) => None,
-                (Some(place), Some((at, command))) => Some(shard.record(place, at, command)),
-                (Some(_), None) if self.shards.is_committed(&shard) => None,
-                (Some(place), None) => Some(shard.wait(place)),
+            let done = match command {
+                Some((at, command)) => shard.record(place, at, command),
+                None if self.shards.is_committed(&shard) => return Ok(answer),
+                None => shard.wait(place),
             };
             (answer, done)
         };
-        committed(done).await?;
+        done.await.map_err(|_| closed())??;
         Ok(answer)
     }
 }
 
-async fn committed(done: Option<Done>) -> Result<(), StoreError> {
-    if let Some(done) = done {
-        done.await.map_err(|_| closed())??;
-    }
-    Ok(())
+fn too_slow() -> StoreError {
+    StoreError::Away("its journal does not answer in time".into())
 }
 
 impl Store for EmbeddedStore {

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::Instant;
 
 use super::*;
 use crate::money::{Amount, Nanos};
@@ -542,4 +541,23 @@ async fn a_snapshot_that_is_given_up_is_no_reason_to_prune_what_it_would_have_ha
     assert!(world.journal.kept.lock().groups.is_empty(), "it was pruned");
     let again = world.after_a_kill().await;
     assert_eq!(again.engines(), world.engines());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_stands_still_keeps_nobody_waiting_longer_than_configured() {
+    let world = World::fresh().await;
+    world
+        .journal
+        .may_commit
+        .forget_permits(Semaphore::MAX_PERMITS);
+    let began = Instant::now();
+    for verb in [world.hold(0, 1).await, world.hold(0, 2).await] {
+        assert!(matches!(verb, Err(StoreError::Away(_))), "{verb:?}");
+    }
+    let overdue = world.store.overdue(ShardId(0), ALL).await;
+    assert!(matches!(overdue, Err(StoreError::Away(_))), "{overdue:?}");
+    assert_eq!(began.elapsed(), 3 * RESPONSE_TIMEOUT);
+    world.journal.may_commit.add_permits(ALL);
+    let again = world.hold(0, 1).await;
+    assert!(matches!(again, Ok(Reserved::Held { .. })), "{again:?}");
 }
