@@ -31,6 +31,8 @@ pub mod ledger;
 pub mod listener;
 #[cfg(feature = "proxy")]
 pub mod mock;
+#[cfg(all(test, feature = "proxy"))]
+mod model;
 #[cfg(feature = "proxy")]
 pub mod price;
 #[cfg(feature = "proxy")]

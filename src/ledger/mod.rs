@@ -51,6 +51,8 @@ pub use flusher::{FlushError, Flushed, Flusher};
 pub use keeper::{Health, Keeper};
 pub use loader::{LoadError, Loader};
 pub use memory::{MemoryLedger, NewGrant};
+#[cfg(test)]
+pub(crate) use memory::{Pending, Truth};
 pub use postgres::PostgresLedger;
 pub use record::{Numbers, RecordDetail};
 pub use sqlite::SqliteLedger;

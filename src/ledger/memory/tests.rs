@@ -10,8 +10,11 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::clock::Clock;
 use crate::ledger::{Applier, Flushed, Flusher, Keeper, Loader};
+use crate::money::Amount;
 use crate::quota::embedded::EmbeddedStore;
-use crate::quota::{Count, ENDED_MARK_MS, Epoch, Mode, Outcome, Settle, Status};
+use crate::quota::{
+    Count, ENDED_MARK_MS, Epoch, Mode, Outcome, ReservationId, Settle, Status, Version,
+};
 
 fn snapshot(account: &AccountId) -> Snapshot {
     Snapshot {

@@ -19,6 +19,8 @@ use super::{
 
 mod counters;
 mod ending;
+#[cfg(test)]
+mod faults;
 mod fit;
 mod invariants;
 mod reservation;

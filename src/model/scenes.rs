@@ -1,0 +1,237 @@
+//! Where the searches begin, and how much may happen in them.
+//!
+//! A rule that matters only when several things come together is searched for from where they have come together almost:
+//! the steps before that are the opening of every run.
+
+use super::action::Action::{self, *};
+use super::action::Fate::{Heard, Late};
+use super::action::Verb;
+use super::world::{Bounds, Budget};
+
+/// A bit of everything.
+pub const WIDE: Bounds = Bounds {
+    sides: 2,
+    calls: 4,
+    flights: 4,
+    budget: Budget {
+        losses: 2,
+        crashes: 1,
+        disconnects: 2,
+        rebuilds: 1,
+        grants: 1,
+        adjustments: 1,
+        withdrawals: 2,
+        ages: 1,
+        ticks: 3,
+        heartbeats: 4,
+    },
+    opening: &[],
+};
+
+/// Nothing but calls and time.
+pub const CALM: Bounds = Bounds {
+    sides: 2,
+    calls: 3,
+    flights: 4,
+    budget: Budget {
+        losses: 0,
+        crashes: 0,
+        disconnects: 0,
+        rebuilds: 0,
+        grants: 0,
+        adjustments: 0,
+        withdrawals: 0,
+        ages: 0,
+        ticks: 3,
+        heartbeats: 3,
+    },
+    opening: &[],
+};
+
+/// Credit comes and goes as well.
+pub const CREDIT: Bounds = Bounds {
+    budget: Budget {
+        grants: 2,
+        adjustments: 1,
+        withdrawals: 2,
+        rebuilds: 1,
+        disconnects: 1,
+        ..CALM.budget
+    },
+    ..CALM
+};
+
+/// Shards are rebuilt, and sidecars die.
+pub const REBUILT: Bounds = Bounds {
+    budget: Budget {
+        rebuilds: 2,
+        crashes: 1,
+        disconnects: 2,
+        ..CALM.budget
+    },
+    ..CALM
+};
+
+/// Servers are lost.
+pub const LOST: Bounds = Bounds {
+    budget: Budget {
+        losses: 2,
+        disconnects: 2,
+        ticks: 1,
+        heartbeats: 2,
+        ..CALM.budget
+    },
+    ..CALM
+};
+
+/// One sidecar whose server is lost.
+pub const ALONE: Bounds = Bounds {
+    sides: 1,
+    calls: 2,
+    ..LOST
+};
+
+const fn arrives(side: usize, verb: Verb) -> Action {
+    Arrive(side, verb, Heard)
+}
+
+/// The second sidecar has a call on its server, the first one is about to check, and that server was left meanwhile.
+pub const CHECKS_WHILE_THE_SERVER_CHANGES: Bounds = Bounds {
+    calls: 2,
+    opening: &[
+        Reserve(0),
+        arrives(0, Verb::Reserve(0)),
+        Reserve(1),
+        arrives(1, Verb::Reserve(1)),
+        Copy,
+        Disconnect(0),
+        CheckRead(0),
+        FailOver(0, 1),
+        Disconnect(0),
+        CheckSave(0),
+        End(0, 2),
+        End(1, 2),
+    ],
+    ..LOST
+};
+
+/// The first sidecar has looked at the shard for an epoch of its own, and the second has begun another meanwhile, in which
+/// a call of it has ended. Then the store is emptied.
+pub const LOOKS_AND_ANOTHER_BEGINS_AN_EPOCH: Bounds = Bounds {
+    calls: 2,
+    budget: Budget {
+        rebuilds: 2,
+        ..LOST.budget
+    },
+    opening: &[
+        Reserve(1),
+        arrives(1, Verb::Reserve(1)),
+        Reserve(0),
+        arrives(0, Verb::Reserve(0)),
+        End(0, 2),
+        Rebuild(0),
+        Rebuild(1),
+        CheckSave(1),
+        CheckOpen(1),
+        CheckRead(1),
+        CheckSave(1),
+        AskDrained(1),
+        Load(1, 0),
+        arrives(1, Verb::Load(0)),
+        End(1, 2),
+        Settle(1),
+        arrives(1, Verb::Settle(1, 2)),
+        Wipe(0),
+        CheckSave(0),
+        CheckOpen(0),
+        CheckRead(0),
+        CheckSave(0),
+    ],
+    ..LOST
+};
+
+/// An image is on its way in the second epoch; what it does not know happens, and then the third begins.
+pub const A_LOAD_OUTLIVES_ITS_EPOCH: Bounds = Bounds {
+    calls: 2,
+    opening: &[
+        Reserve(1),
+        arrives(1, Verb::Reserve(1)),
+        Rebuild(0),
+        CheckSave(0),
+        CheckOpen(0),
+        CheckRead(0),
+        CheckSave(0),
+        Disconnect(1),
+        CheckRead(1),
+        CheckSave(1),
+        AskDrained(0),
+        AskDrained(1),
+        Load(0, 0),
+        Load(1, 0),
+        arrives(1, Verb::Load(0)),
+        End(1, 6),
+        Settle(1),
+        arrives(1, Verb::Settle(1, 6)),
+        Rebuild(1),
+        CheckSave(1),
+        CheckOpen(1),
+    ],
+    ..REBUILT
+};
+
+/// The answer to an ending is on its way, and the store that gave it is emptied.
+pub const AN_ANSWER_OUTLIVES_ITS_EPOCH: Bounds = Bounds {
+    opening: &[
+        Reserve(0),
+        arrives(0, Verb::Reserve(0)),
+        Reserve(1),
+        arrives(0, Verb::Reserve(1)),
+        End(0, 2),
+        Settle(0),
+        Arrive(0, Verb::Settle(0, 2), Late),
+        Wipe(1),
+    ],
+    ..ALONE
+};
+
+/// Two calls; the ending of the first is acknowledged by a server that is emptied before the ledger has it.
+pub const AN_ENDING_IS_FORGOTTEN: Bounds = Bounds {
+    calls: 2,
+    opening: &[
+        Reserve(0),
+        arrives(0, Verb::Reserve(0)),
+        Reserve(1),
+        arrives(1, Verb::Reserve(1)),
+        End(0, 2),
+        Settle(0),
+        arrives(0, Verb::Settle(0, 2)),
+        Wipe(0),
+    ],
+    ..LOST
+};
+
+/// Two servers have gone on from the same moment: each has an ending under the same number.
+pub const TWO_BRANCHES: Bounds = Bounds {
+    calls: 2,
+    opening: &[
+        Reserve(0),
+        arrives(0, Verb::Reserve(0)),
+        Reserve(1),
+        arrives(1, Verb::Reserve(1)),
+        Copy,
+        End(0, 2),
+        End(1, 2),
+    ],
+    ..LOST
+};
+
+/// A call's hold is lost with the store, and its heartbeat goes to the next one.
+pub const A_HOLD_IS_FORGOTTEN: Bounds = Bounds {
+    opening: &[
+        Reserve(0),
+        arrives(0, Verb::Reserve(0)),
+        Wipe(0),
+        CheckRead(0),
+    ],
+    ..ALONE
+};
