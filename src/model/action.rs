@@ -65,6 +65,8 @@ pub enum Action {
     Copy,
     /// That copy takes over, under this name; sidecars may go on talking to the server before.
     FailOver(usize, u8),
+    /// The server before takes over again, with what it had and what was done there since.
+    ComeBack,
     /// An empty server takes over.
     Wipe(u8),
     /// The server before is gone.
@@ -119,7 +121,7 @@ impl Action {
             | Self::See(_)
             | Self::Drop(_)
             | Self::Expire(_) => 7,
-            Self::Tick | Self::Copy | Self::FailOver(..) | Self::GiveUp(_) => 3,
+            Self::Tick | Self::Copy | Self::FailOver(..) | Self::ComeBack | Self::GiveUp(_) => 3,
             _ => 1,
         }
     }

@@ -207,7 +207,13 @@ pub fn shrink(rules: Rules, bounds: &Bounds, failure: Failure) -> Failure {
 
 /// All that might be possible; what is not does nothing.
 pub fn candidates(world: &World) -> Vec<Action> {
-    let mut all = vec![Action::Tick, Action::Age, Action::Copy, Action::OldGone];
+    let mut all = vec![
+        Action::Tick,
+        Action::Age,
+        Action::Copy,
+        Action::ComeBack,
+        Action::OldGone,
+    ];
     for call in 0..world.calls.len() {
         let metered = world.calls[call].metered;
         all.extend([

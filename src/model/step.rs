@@ -49,6 +49,7 @@ impl World {
             | Action::Withdraw(_)
             | Action::Copy
             | Action::FailOver(..)
+            | Action::ComeBack
             | Action::Wipe(_)
             | Action::OldGone => self.fate(action),
         }
@@ -79,6 +80,7 @@ impl World {
                 Some(engine) => self.lose(Server { name, engine }),
                 None => false,
             },
+            Action::ComeBack => self.come_back(),
             Action::Wipe(name) => self.lose(Server { name, engine: None }),
             Action::OldGone => self.old.take().is_some(),
             _ => unreachable!("a sidecar does that"),
@@ -102,6 +104,19 @@ impl World {
         let before = std::mem::replace(&mut self.current, server);
         self.old = (!in_place).then_some(before);
         // A copy of what is lost cannot come back.
+        self.copies.clear();
+        true
+    }
+
+    /// The server before takes over again. Whoever stayed with it may go on as if nothing had been.
+    fn come_back(&mut self) -> bool {
+        if self.old.is_none() || !take(&mut self.budget.losses) {
+            return false;
+        }
+        self.happened.losses += 1;
+        if let Some(old) = self.old.take() {
+            self.old = Some(std::mem::replace(&mut self.current, old));
+        }
         self.copies.clear();
         true
     }
