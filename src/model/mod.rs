@@ -7,6 +7,7 @@
 mod action;
 mod books;
 mod cast;
+mod exhaustive;
 mod rest;
 mod rules;
 mod scenes;

@@ -134,6 +134,14 @@ pub fn replay(rules: Rules, bounds: &Bounds, trace: &[Action]) -> Result<(), Wro
             return Err(wrong);
         }
     }
+    reckoned(world)
+}
+
+/// Comes to rest and reckons, if nothing is wrong already.
+pub fn reckoned(mut world: World) -> Result<(), Wrong> {
+    if let Some(wrong) = world.wrong.take() {
+        return Err(wrong);
+    }
     catch_unwind(AssertUnwindSafe(|| world.reckon()))
         .unwrap_or_else(|panic| Err(Wrong::asserted(&*panic)))
 }
