@@ -1,5 +1,6 @@
 //! A random search over runs, and the shortest trace that still fails.
 
+use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -152,7 +153,7 @@ pub fn story(rules: Rules, bounds: &Bounds, failure: &Failure) -> String {
     let mut story = format!("{}\n  {}\n", failure.wrong, place(&world));
     for action in &failure.trace {
         let _ = attempt(&mut world, *action);
-        story += &format!("{action:?}\n  {}\n", place(&world));
+        let _ = writeln!(story, "{action:?}\n  {}", place(&world));
     }
     story
 }

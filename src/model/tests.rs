@@ -1,5 +1,6 @@
 //! That all rules together hold, and that none of them can be spared.
 
+use std::env;
 use std::time::Duration;
 
 use super::exhaustive::exhaust;
@@ -9,34 +10,34 @@ use super::search::{Until, replay, search, shrink, story};
 use super::world::Bounds;
 use super::wrong::Broken;
 
-fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
+fn number(text: Result<String, env::VarError>) -> Option<u64> {
+    let number = text.ok()?.parse();
+    Some(number.expect("a number"))
 }
 
 #[test]
 fn whatever_happens_nothing_is_lost_leaked_oversold_or_charged_twice() {
-    let seed = setting("TOLLGATE_MODEL_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    let longer = setting("TOLLGATE_MODEL_RUNS");
+    let seed =
+        number(env::var("TOLLGATE_TEST_SEED")).unwrap_or_else(|| u64::from(std::process::id()));
+    let longer = number(env::var("TOLLGATE_MODEL_RUNS"));
     let until = Until {
         runs: longer.unwrap_or(4000),
         time: longer.map_or(Duration::from_secs(10), |_| Duration::MAX),
     };
+    println!("TOLLGATE_TEST_SEED={seed}");
     let searched = search(Rules::ALL, &WIDE, seed, until, None);
-    println!(
-        "seed {seed}: {} runs, {} steps",
-        searched.runs, searched.steps
-    );
+    println!("{} runs, {} steps", searched.runs, searched.steps);
     if let Some(failure) = searched.failure {
         let failure = shrink(Rules::ALL, &WIDE, failure);
-        panic!("seed {seed}: {}", story(Rules::ALL, &WIDE, &failure));
+        panic!("{}", story(Rules::ALL, &WIDE, &failure));
     }
 }
 
 /// Every run of at most so many steps; says whether there are no longer ones.
 fn every_run(bounds: &Bounds, steps: usize) -> bool {
-    let steps = setting("TOLLGATE_MODEL_STEPS").map_or(steps, |steps| {
-        usize::try_from(steps).expect("a number of steps")
-    });
+    let longer = number(env::var("TOLLGATE_MODEL_STEPS"));
+    let longer = longer.map(|longer| usize::try_from(longer).expect("a number of steps"));
+    let steps = longer.unwrap_or_default().max(steps);
     let exhausted = exhaust(Rules::ALL, bounds, steps);
     println!("{} states, {} steps", exhausted.states, exhausted.steps);
     if let Some(failure) = exhausted.failure {
