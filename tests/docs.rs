@@ -9,6 +9,7 @@ use tollgate::telemetry::Telemetry;
 
 const README: &str = include_str!("../README.md");
 const ARCHITECTURE: &str = include_str!("../docs/ARCHITECTURE.md");
+const RULES: &str = include_str!("../docs/RULES.md");
 
 type Names = BTreeSet<String>;
 
@@ -111,6 +112,41 @@ fn every_book_and_kind_of_posting_is_in_the_architecture_and_no_other() {
 }
 
 #[test]
+fn every_rule_names_tests_that_fail_without_it() {
+    let rows: Vec<(usize, Names)> = RULES
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| ")?.split(" | ");
+            let rule = cells.next()?.parse().ok()?;
+            let tests = cells.nth(1)?;
+            Some((rule, found("`([a-z_0-9]+)`", tests)))
+        })
+        .collect();
+    let rules: Vec<usize> = rows.iter().map(|(rule, _)| *rule).collect();
+    assert_eq!(rules, (1..=33).collect::<Vec<_>>());
+
+    let sources = [files("src", ".rs"), files("tests", ".rs")]
+        .concat()
+        .concat();
+    let there = found(r"(?m)^ *(?:pub )?(?:async )?fn ([a-z_0-9]+)", &sources);
+    for (rule, tests) in &rows {
+        let unbuilt = format!("\n{rule}. **Idempotency-Key**: *not built yet.*");
+        assert!(
+            !tests.is_empty() || ARCHITECTURE.contains(&unbuilt),
+            "rule {rule} has no test"
+        );
+        for test in tests {
+            assert!(there.contains(test), "rule {rule}: there is no {test}");
+        }
+        let own = format!("rule_{rule:02}_");
+        let of_the_model = there.iter().filter(|name| name.starts_with(&own));
+        for test in of_the_model {
+            assert!(tests.contains(test), "rule {rule} does not name {test}");
+        }
+    }
+}
+
+#[test]
 fn every_variable_that_the_tests_read_is_in_the_readme() {
     let sources = [files("src", ".rs"), files("tests", ".rs")]
         .concat()
@@ -125,7 +161,12 @@ fn every_variable_that_the_tests_read_is_in_the_readme() {
 #[test]
 fn every_link_leads_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for (text, folder) in [(README, root.to_owned()), (ARCHITECTURE, root.join("docs"))] {
+    let docs = root.join("docs");
+    for (text, folder) in [
+        (README, root.to_owned()),
+        (ARCHITECTURE, docs.clone()),
+        (RULES, docs),
+    ] {
         let headings = found(r"(?m)^#+ (.+)$", text);
         let anchors: Names = headings.iter().map(|heading| anchor(heading)).collect();
         for link in found(r"\]\(([^)\s]+)\)", text) {

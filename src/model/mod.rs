@@ -7,6 +7,9 @@
 mod action;
 mod books;
 mod cast;
+mod check;
+mod exhaustive;
+mod flush;
 mod rest;
 mod rules;
 mod scenes;

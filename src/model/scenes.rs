@@ -100,6 +100,56 @@ pub const ALONE: Bounds = Bounds {
     ..LOST
 };
 
+const NOTHING: Budget = Budget {
+    ticks: 0,
+    heartbeats: 0,
+    ..CALM.budget
+};
+
+/// One call, and a server that is lost while it is under way.
+pub const ONE_CALL_AND_A_LOSS: Bounds = Bounds {
+    sides: 1,
+    calls: 1,
+    flights: 1,
+    budget: Budget {
+        losses: 1,
+        disconnects: 1,
+        ..NOTHING
+    },
+    opening: &[],
+};
+
+/// One call whose time runs out, and a sidecar that may die.
+pub const ONE_CALL_AND_A_CRASH: Bounds = Bounds {
+    sides: 2,
+    calls: 1,
+    flights: 1,
+    budget: Budget {
+        crashes: 1,
+        ticks: 1,
+        ..NOTHING
+    },
+    opening: &[],
+};
+
+/// One call that the network alone may harm.
+pub const ONE_CALL: Bounds = Bounds {
+    sides: 1,
+    calls: 1,
+    flights: 1,
+    budget: NOTHING,
+    opening: &[],
+};
+
+/// Two calls of one account, and no faults but those of the network.
+pub const TWO_CALLS: Bounds = Bounds {
+    sides: 1,
+    calls: 2,
+    flights: 1,
+    budget: NOTHING,
+    opening: &[],
+};
+
 const fn arrives(side: usize, verb: Verb) -> Action {
     Arrive(side, verb, Heard)
 }

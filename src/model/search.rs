@@ -1,5 +1,6 @@
 //! A random search over runs, and the shortest trace that still fails.
 
+use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -134,6 +135,14 @@ pub fn replay(rules: Rules, bounds: &Bounds, trace: &[Action]) -> Result<(), Wro
             return Err(wrong);
         }
     }
+    reckoned(world)
+}
+
+/// Comes to rest and reckons, if nothing is wrong already.
+pub fn reckoned(mut world: World) -> Result<(), Wrong> {
+    if let Some(wrong) = world.wrong.take() {
+        return Err(wrong);
+    }
     catch_unwind(AssertUnwindSafe(|| world.reckon()))
         .unwrap_or_else(|panic| Err(Wrong::asserted(&*panic)))
 }
@@ -144,7 +153,7 @@ pub fn story(rules: Rules, bounds: &Bounds, failure: &Failure) -> String {
     let mut story = format!("{}\n  {}\n", failure.wrong, place(&world));
     for action in &failure.trace {
         let _ = attempt(&mut world, *action);
-        story += &format!("{action:?}\n  {}\n", place(&world));
+        let _ = writeln!(story, "{action:?}\n  {}", place(&world));
     }
     story
 }
