@@ -29,6 +29,7 @@ mod keeper;
 mod loader;
 mod memory;
 mod migrations;
+mod own;
 pub mod postgres;
 pub mod posting;
 mod quarantined;
@@ -38,6 +39,7 @@ mod recovery;
 mod sql;
 pub mod sqlite;
 mod standing;
+mod tx;
 mod unwritten;
 pub mod usage;
 

@@ -6,10 +6,10 @@ use serde::Serialize;
 use sqlx::Row;
 use time::OffsetDateTime;
 
-use super::tx::{Tx, on};
 use super::{Admin, no_account, no_moment};
 use crate::ledger::LedgerError;
 use crate::ledger::sql::account_id;
+use crate::ledger::tx::{Tx, on};
 use crate::money::Nanos;
 use crate::quota::{AccountId, ChangeBody, Mode, Status};
 

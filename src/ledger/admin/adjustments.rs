@@ -4,10 +4,10 @@
 
 use uuid::Uuid;
 
-use super::tx::{Tx, on};
 use super::{Admin, no_account};
 use crate::ledger::LedgerError;
 use crate::ledger::posting::Posting;
+use crate::ledger::tx::{Tx, on};
 use crate::money::{MAX_AMOUNT, MAX_BALANCE, Nanos};
 use crate::quota::{AccountId, ChangeBody, Moved};
 

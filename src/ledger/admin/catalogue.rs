@@ -10,10 +10,10 @@ use sqlx::types::Json;
 
 use super::Admin;
 use super::prices::{bump_catalog, compare, lock_catalog, write};
-use super::tx::{Dialects, Tx, on};
 use crate::catalog::{Catalog, Plan};
 use crate::ledger::LedgerError;
 use crate::ledger::sql::account_id;
+use crate::ledger::tx::{Dialects, Tx, on};
 use crate::price::{PriceEntry, PriceSource};
 use crate::quota::{AccountId, ChangeBody, ShardId};
 

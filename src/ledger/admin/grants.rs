@@ -3,11 +3,11 @@
 //! Every bound is checked here, before anything is written: what has become a numbered change must never fail in the
 //! store (rule 20).
 
-use super::tx::{Tx, on};
 use super::{Admin, no_account};
 use crate::clock::{Clock, UnixMs};
 use crate::ledger::LedgerError;
 use crate::ledger::posting::Posting;
+use crate::ledger::tx::{Tx, on};
 use crate::money::{MAX_AMOUNT, Nanos};
 use crate::quota::{AccountId, ChangeBody, LotId, MAX_LOTS, Moved};
 

@@ -8,9 +8,9 @@ use sqlx::Row;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::tx::{Dialects, Tx, on};
 use super::{Admin, no_account, no_moment};
 use crate::ledger::sql::account_id;
+use crate::ledger::tx::{Dialects, Tx, on};
 use crate::ledger::{KeyHash, LedgerError};
 use crate::quota::{AccountId, ChangeBody};
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use sqlx::Connection;
 
-use self::tx::Tx;
 use super::postgres::{self, wire, wire::Wire};
 use super::sqlite::file::{self, File};
+use super::tx::Tx;
 use super::{Installation, LedgerError, sqlite};
 use crate::quota::{AccountId, ChangeBody};
 
@@ -19,7 +19,6 @@ mod grants;
 mod keys;
 mod prices;
 mod quarantine;
-mod tx;
 mod withdrawals;
 
 pub use accounts::{AccountEdit, AccountRow};
@@ -82,12 +81,12 @@ impl Admin {
             Desk::Postgres(wire) => {
                 let mut turn = wire.turn().await;
                 let mut conn = turn.connection().await?;
-                let answer = wire::written(work(&mut Tx::Postgres(&mut conn))).await?;
+                let answer = wire::written(work(&mut Tx::from(&mut conn))).await?;
                 turn.keep(conn);
                 Ok(answer)
             }
             Desk::Sqlite(file) => {
-                let read = async { work(&mut Tx::Sqlite(&mut *file.reader().await?)).await };
+                let read = async { work(&mut Tx::from(&mut *file.reader().await?)).await };
                 file::read(read).await
             }
         }
@@ -121,7 +120,7 @@ impl Admin {
                 let mut conn = turn.connection().await?;
                 let answer = wire::written(async {
                     let mut tx = conn.begin().await?;
-                    let answer = work(&mut Tx::Postgres(&mut tx)).await?;
+                    let answer = work(&mut Tx::from(&mut *tx)).await?;
                     match end {
                         End::Commit => tx.commit().await?,
                         End::Rollback => tx.rollback().await?,
@@ -137,7 +136,7 @@ impl Admin {
                 let mut conn = turn.connection().await?;
                 let answer = file::written(async {
                     let mut tx = file::begin(&mut conn).await?;
-                    let answer = work(&mut Tx::Sqlite(&mut tx)).await?;
+                    let answer = work(&mut Tx::from(&mut *tx)).await?;
                     match end {
                         End::Commit => tx.commit().await?,
                         End::Rollback => tx.rollback().await?,
@@ -175,7 +174,7 @@ impl Admin {
     }
 }
 
-fn no_account(account: &AccountId) -> LedgerError {
+pub(super) fn no_account(account: &AccountId) -> LedgerError {
     LedgerError::Invalid(format!("there is no account `{account}`"))
 }
 

@@ -9,8 +9,8 @@ use serde_json::json;
 use sqlx::types::Json;
 
 use super::Admin;
-use super::tx::{Dialects, Tx, on};
 use crate::ledger::LedgerError;
+use crate::ledger::tx::{Dialects, Tx, on};
 use crate::price::{PriceEntry, PriceSource};
 
 /// Orders all that change the catalogue, and is its version.

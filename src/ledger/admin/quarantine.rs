@@ -8,9 +8,9 @@ use sqlx::Row;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::tx::{Dialects, Tx, on};
 use super::{Admin, no_moment};
 use crate::ledger::LedgerError;
+use crate::ledger::tx::{Dialects, Tx, on};
 use crate::quota::{AccountId, Entry, OutSeq, ShardId};
 
 /// The next few entries of a shard, and all that are numbered as the last of them: servers that parted may have done so.

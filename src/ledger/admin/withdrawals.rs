@@ -6,8 +6,8 @@
 use uuid::Uuid;
 
 use super::Admin;
-use super::tx::{Tx, on};
 use crate::ledger::LedgerError;
+use crate::ledger::tx::{Tx, on};
 use crate::money::{MAX_AMOUNT, Nanos};
 use crate::quota::{AccountId, ChangeBody, LotId, Withdrawal, WithdrawalReason};
 

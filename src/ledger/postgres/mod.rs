@@ -22,7 +22,7 @@ pub mod change;
 mod check;
 mod commit;
 pub(super) mod moment;
-mod own;
+pub(super) mod own;
 pub(super) mod quarantine;
 pub mod schema;
 mod usage;
@@ -44,7 +44,7 @@ const EXPIRED: &str = "\
     FROM credit_grant JOIN account ON account.id = credit_grant.account_id \
     WHERE account.shard = $1 AND credit_grant.expires_at <= $2 AND credit_grant.balance_nanos > 0 \
     ORDER BY credit_grant.expires_at, credit_grant.id LIMIT $3";
-const ONE_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+pub(super) const ONE_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 
 /// The ledger in PostgreSQL, as the data plane sees it.
 pub struct PostgresLedger {
@@ -134,7 +134,7 @@ impl Ledger for PostgresLedger {
     ) -> Result<audit::OwnSums, LedgerError> {
         let mut turn = self.audits.turn().await;
         let mut conn = turn.connection().await?;
-        let sums = own::own_sums(&mut conn, shard, page, depth).await?;
+        let sums = crate::ledger::own::own_sums(&mut conn, shard, page, depth).await?;
         turn.keep(conn);
         Ok(sums)
     }
@@ -142,7 +142,7 @@ impl Ledger for PostgresLedger {
     async fn trace(&self, drift: &audit::Drift) -> Result<Vec<audit::Clue>, LedgerError> {
         let mut turn = self.audits.turn().await;
         let mut conn = turn.connection().await?;
-        let clues = own::trace(&mut conn, drift).await?;
+        let clues = crate::ledger::own::trace(&mut conn, drift).await?;
         turn.keep(conn);
         Ok(clues)
     }

@@ -110,7 +110,8 @@ impl PostgresLedger {
             .bind(i64::try_from(PAGE).unwrap_or(i64::MAX));
         let mut turn = self.audits.turn().await;
         let mut conn = turn.connection().await?;
-        let lines = super::own::patiently(async { Ok(groups.fetch_all(&mut conn).await?) }).await?;
+        let lines =
+            crate::ledger::own::patiently(async { Ok(groups.fetch_all(&mut conn).await?) }).await?;
         turn.keep(conn);
         Ok(lines)
     }

@@ -26,7 +26,7 @@ mod commit;
 pub mod file;
 pub mod journal;
 pub(super) mod moment;
-mod own;
+pub(super) mod own;
 pub(super) mod quarantine;
 pub mod schema;
 mod usage;
@@ -47,6 +47,8 @@ const EXPIRED: &str = "\
     FROM credit_grant AS lot JOIN account ON account.id = lot.account_id \
     WHERE lot.balance_nanos > 0 AND lot.expires_at <= ?2 AND account.shard = ?1 \
     ORDER BY lot.expires_at, lot.id LIMIT ?3";
+/// In WAL mode a transaction sees the file as it was at its first read.
+pub(super) const ONE_READ: &str = "BEGIN";
 const OPTIMIZE: &str = "PRAGMA optimize";
 
 /// The ledger in a SQLite file, as the data plane sees it.
@@ -106,11 +108,13 @@ impl Ledger for SqliteLedger {
         page: &audit::Page,
         depth: audit::Depth,
     ) -> Result<audit::OwnSums, LedgerError> {
-        own::own_sums(&self.file, shard, page, depth).await
+        let mut reader = self.file.reader().await?;
+        crate::ledger::own::own_sums(&mut *reader, shard, page, depth).await
     }
 
     async fn trace(&self, drift: &audit::Drift) -> Result<Vec<audit::Clue>, LedgerError> {
-        own::trace(&self.file, drift).await
+        let mut reader = self.file.reader().await?;
+        crate::ledger::own::trace(&mut *reader, drift).await
     }
 
     /// Nothing here has partitions; the planner's notes on what the tables hold are brought up to date.

@@ -103,7 +103,7 @@ impl SqliteLedger {
             By::Key => grouped_by!("iif(api_key_id IS NULL, NULL, lower(hex(api_key_id)))"),
             By::User => grouped_by!("user_ref"),
         };
-        super::own::patiently(async {
+        crate::ledger::own::patiently(async {
             let groups = sqlx::query_scalar(statement)
                 .bind(of.account.as_str())
                 .bind(of.from.0)

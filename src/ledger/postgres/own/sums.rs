@@ -5,7 +5,7 @@
 
 use crate::ledger::audit::Check;
 
-pub(super) const ALL: [(Check, &str); 7] = [
+pub(in crate::ledger) const ALL: [(Check, &str); 7] = [
     (Check::Postings, POSTINGS),
     (Check::Records, RECORDS),
     (Check::Charges, CHARGES),

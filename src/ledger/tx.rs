@@ -1,12 +1,12 @@
-//! A transaction of an operator, in PostgreSQL or in SQLite.
+//! A connection to PostgreSQL or to SQLite, for what is written once for both: the operator's changes and the audit.
 //!
-//! What an operation does is written once, for both. Most of their SQL is the same text; where it differs, both texts
-//! stand side by side in a [`Dialects`].
+//! Most of their SQL is the same text; where it differs, both texts stand side by side in a [`Dialects`], or under one name in
+//! the modules of the two ledgers.
 
 use sqlx::{PgConnection, SqliteConnection};
 
-use crate::ledger::LedgerError;
 use crate::ledger::posting::Posting;
+use crate::ledger::{LedgerError, admin};
 use crate::quota::{AccountId, ChangeBody, Entry, Lot, ShardId, Snapshot};
 
 const BUMP: &str = "UPDATE account SET version = version + 1 WHERE id = $1";
@@ -27,11 +27,11 @@ pub(super) struct Dialects {
 macro_rules! on {
     ($tx:expr, $conn:ident => $body:expr) => {
         match $tx {
-            $crate::ledger::admin::tx::Tx::Postgres(conn) => {
+            $crate::ledger::tx::Tx::Postgres(conn) => {
                 let $conn = &mut **conn;
                 $body
             }
-            $crate::ledger::admin::tx::Tx::Sqlite(conn) => {
+            $crate::ledger::tx::Tx::Sqlite(conn) => {
                 let $conn = &mut **conn;
                 $body
             }
@@ -39,12 +39,12 @@ macro_rules! on {
     };
     ($tx:expr, $conn:ident, $ledger:ident => $body:expr) => {
         match $tx {
-            $crate::ledger::admin::tx::Tx::Postgres(conn) => {
+            $crate::ledger::tx::Tx::Postgres(conn) => {
                 use $crate::ledger::postgres as $ledger;
                 let $conn = &mut **conn;
                 $body
             }
-            $crate::ledger::admin::tx::Tx::Sqlite(conn) => {
+            $crate::ledger::tx::Tx::Sqlite(conn) => {
                 use $crate::ledger::sqlite as $ledger;
                 let $conn = &mut **conn;
                 $body
@@ -53,6 +53,18 @@ macro_rules! on {
     };
 }
 pub(super) use on;
+
+impl<'a> From<&'a mut PgConnection> for Tx<'a> {
+    fn from(conn: &'a mut PgConnection) -> Self {
+        Self::Postgres(conn)
+    }
+}
+
+impl<'a> From<&'a mut SqliteConnection> for Tx<'a> {
+    fn from(conn: &'a mut SqliteConnection) -> Self {
+        Self::Sqlite(conn)
+    }
+}
 
 impl Tx<'_> {
     pub fn sql(&self, text: &Dialects) -> &'static str {
@@ -89,7 +101,7 @@ impl Tx<'_> {
             bump.execute(&mut *conn).await?;
             ledger::account::snapshot(conn, account).await?
         });
-        snapshot.ok_or_else(|| super::no_account(account))
+        snapshot.ok_or_else(|| admin::no_account(account))
     }
 
     /// The lots with something left, in the order they are drawn. One whose time is over stays among them until its
