@@ -31,6 +31,11 @@ where
     String: Decode<'r, R::Database> + Type<R::Database>,
 {
     let text: String = row.try_get("account_id")?;
+    to_account_id(&text)
+}
+
+/// An account's id, as a column has it.
+pub(super) fn to_account_id(text: &str) -> Result<AccountId, LedgerError> {
     text.parse()
         .map_err(|_| LedgerError::Nonsense(format!("`{text}` is no account id")))
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::tx::{Dialects, Tx, on};
 use super::{Admin, no_moment};
 use crate::ledger::LedgerError;
+use crate::ledger::sql::to_account_id;
 use crate::quota::{AccountId, Entry, OutSeq, ShardId};
 
 /// The next few entries of a shard, and all that are numbered as the last of them: servers that parted may have done so.
@@ -151,9 +152,5 @@ async fn resolve(tx: &mut Tx<'_>, id: Uuid) -> Result<(), LedgerError> {
 }
 
 fn account(text: Option<String>) -> Result<Option<AccountId>, LedgerError> {
-    let parse = |text: String| {
-        let account = text.parse();
-        account.map_err(|_| LedgerError::Nonsense(format!("`{text}` is no account id")))
-    };
-    text.map(parse).transpose()
+    text.as_deref().map(to_account_id).transpose()
 }

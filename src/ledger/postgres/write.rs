@@ -52,7 +52,8 @@ const ENTER: &str = "\
     SELECT * FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[])";
 const WITHDRAWN: &str = "\
     UPDATE withdrawal SET taken_nanos = done.taken, done_at = now() \
-    FROM UNNEST($1::uuid[], $2::bigint[]) AS done (id, taken) WHERE withdrawal.id = done.id";
+    FROM UNNEST($1::uuid[], $2::bigint[]) AS done (id, taken) \
+    WHERE withdrawal.id = done.id AND taken_nanos IS NULL";
 
 /// Writes a batch, and numbers what the store must learn of it.
 pub(super) async fn write(

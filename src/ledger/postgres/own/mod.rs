@@ -13,6 +13,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::audit::clue::{self, MOST_CLUES, RECENT_CHANGES, RECENT_RECORDS, Traces};
 use crate::ledger::audit::own::{Line, MOST_DRIFTS};
 use crate::ledger::audit::{BATCH, Check, Clue, Depth, Drift, OwnSums, Page, Thing};
+use crate::ledger::sql::to_account_id;
 use crate::quota::{AccountId, ShardId};
 
 mod sums;
@@ -84,9 +85,7 @@ async fn summed(
     }
     tx.rollback().await?;
     for name in names {
-        let id = name.parse();
-        sums.accounts
-            .push(id.map_err(|_| LedgerError::Nonsense(format!("`{name}` is no account id")))?);
+        sums.accounts.push(to_account_id(&name)?);
     }
     Ok(sums)
 }
