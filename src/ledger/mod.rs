@@ -19,6 +19,7 @@ mod applier;
 pub mod audit;
 mod auditor;
 mod batch;
+mod bisection;
 mod bounds;
 mod check;
 pub mod decide;

@@ -2,6 +2,7 @@
 //!
 //! An error means the same wherever it comes from: whether an entry goes to quarantine must not depend on the backend.
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::error::DatabaseError;
 use sqlx::sqlite::SqliteError;
@@ -21,6 +22,11 @@ where
     let text: String = row.try_get(column)?;
     serde_json::from_value(serde_json::Value::String(text))
         .map_err(|error| LedgerError::Nonsense(format!("{column}: {error}")))
+}
+
+/// As a column of JSON takes it.
+pub(super) fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("what is recorded has string keys only")
 }
 
 /// The row's `account_id`.

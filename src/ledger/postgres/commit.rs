@@ -11,11 +11,12 @@ use uuid::Uuid;
 
 use super::change::{LockedShard, column};
 use super::quarantine;
-use super::write::{self, Unwritten, of};
+use super::write::{of, write};
 use crate::ledger::batch::{Batch, Known};
 use crate::ledger::bounds::can_be_summed;
 use crate::ledger::decide::{Recorded, Taken, correction_id};
 use crate::ledger::record::Numbers;
+use crate::ledger::unwritten::Unwritten;
 use crate::ledger::{Committed, LedgerError};
 use crate::money::Nanos;
 use crate::quota::{
@@ -99,7 +100,7 @@ pub(super) async fn decide_and_write(
     }
     let known = recorded(tx, entries).await?;
     let pending = pending(tx, entries).await?;
-    write::write(tx, locked, Batch::decided(entries, known, pending, stands)).await
+    write(tx, locked, Batch::decided(entries, known, pending, stands)).await
 }
 
 /// Which of the entries' withdrawals the ledger still waits for.

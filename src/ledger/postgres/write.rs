@@ -13,8 +13,8 @@ use super::change::{LockedShard, account_id};
 use crate::ledger::LedgerError;
 use crate::ledger::batch::{Batch, UsageRecord};
 use crate::ledger::posting::Posting;
-pub(super) use crate::ledger::unwritten::Unwritten;
-use crate::ledger::unwritten::expect_all;
+use crate::ledger::sql::text;
+use crate::ledger::unwritten::{Unwritten, expect_all};
 use crate::quota::{AccountId, ChangeBody};
 
 const RECORD: &str = "\
@@ -128,13 +128,13 @@ async fn insert_records(tx: &mut PgConnection, records: &[UsageRecord]) -> Resul
         .bind(of(records, |r| r.detail.api_key_id))
         .bind(of(records, |r| r.detail.user_ref.as_deref()))
         .bind(of(records, |r| r.detail.project_ref.as_deref()))
-        .bind(of(records, |r| json(&r.detail.tags)))
+        .bind(of(records, |r| text(&r.detail.tags)))
         .bind(of(records, |r| {
             r.detail.usage.as_ref().map(|usage| usage.get())
         }))
-        .bind(of(records, |r| json(&r.detail.properties)))
+        .bind(of(records, |r| text(&r.detail.properties)))
         .bind(of(records, |r| r.corrects))
-        .bind(of(records, |r| json(&r.taken)))
+        .bind(of(records, |r| text(&r.taken)))
         .bind(of(records, |r| r.posting))
         .execute(tx)
         .await?;
@@ -234,8 +234,4 @@ async fn new_orders(
 /// One column of a batch.
 pub(super) fn of<'a, T, C>(rows: &'a [T], column: impl Fn(&'a T) -> C) -> Vec<C> {
     rows.iter().map(column).collect()
-}
-
-pub(super) fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("what is recorded has string keys only")
 }

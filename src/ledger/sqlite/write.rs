@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::ledger::LedgerError;
 use crate::ledger::batch::{Batch, UsageRecord};
 use crate::ledger::posting::Posting;
+use crate::ledger::sql::text;
 use crate::ledger::unwritten::{Unwritten, expect_all};
 use crate::money::Nanos;
 use crate::quota::{AccountId, ChangeBody, LotId};
@@ -233,8 +234,4 @@ async fn many(
 /// An id within JSON, which has no bytes.
 pub(super) fn hex(id: Uuid) -> String {
     id.simple().to_string()
-}
-
-pub(super) fn text(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("what is recorded has string keys only")
 }
