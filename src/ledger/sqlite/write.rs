@@ -13,7 +13,7 @@ use super::account::lots_of;
 use super::change::{LockedShard, account_id};
 use crate::clock::Clock;
 use crate::ledger::LedgerError;
-use crate::ledger::batch::{Batch, UsageRecord};
+use crate::ledger::batch::{Batch, UsageRecord, orders_of};
 use crate::ledger::posting::Posting;
 use crate::ledger::sql::text;
 use crate::ledger::unwritten::{Unwritten, expect_all};
@@ -205,16 +205,7 @@ async fn new_orders(
         return Ok(Vec::new());
     }
     let accounts: Vec<AccountId> = risen.iter().cloned().collect();
-    let mut orders: Vec<(AccountId, ChangeBody)> = Vec::new();
-    for (account, lot, _) in lots_of(tx, &accounts, &BTreeSet::new()).await? {
-        if orders.last().is_none_or(|(last, _)| *last != account) {
-            orders.push((account, ChangeBody::default()));
-        }
-        if let Some((_, body)) = orders.last_mut() {
-            body.lots.get_or_insert_default().push(lot);
-        }
-    }
-    Ok(orders)
+    Ok(orders_of(lots_of(tx, &accounts, &BTreeSet::new()).await?))
 }
 
 /// Runs a statement over many rows at once; says how many it touched.
