@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -46,6 +46,12 @@ impl From<OffsetDateTime> for UnixMs {
                 .expect("a calendar time is within i64 milliseconds"),
         )
     }
+}
+
+/// Serializes a moment as RFC 3339 writes it, for answers that people read too.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+pub fn rfc3339<S: Serializer>(at: &UnixMs, serializer: S) -> Result<S::Ok, S::Error> {
+    time::serde::rfc3339::serialize(&at.to_utc(), serializer)
 }
 
 /// Where the time comes from.

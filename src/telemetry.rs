@@ -78,7 +78,7 @@ pub struct Metrics {
     pub held_again: Counter,
     /// Endings that a store may have lost.
     pub settled_again: Counter,
-    /// Epochs that began since this sidecar knows their shards.
+    /// Epochs that began since this sidecar knows their shards; the first that it sees of each is not counted.
     pub epochs: Counter,
     overruns: Counter,
     flush_lag: Gauge,
@@ -206,7 +206,7 @@ impl Metrics {
             ),
             epochs: counted(
                 "tollgate_epochs_total",
-                "Shards that began a new epoch because the store had lost them.",
+                "New epochs of shards, after a rebuild or because the store lost them or may have.",
             ),
             overruns: counted(
                 "tollgate_overruns_total",

@@ -45,14 +45,9 @@ pub(super) fn day_or_moment(text: &str) -> Result<UnixMs, String> {
 
 /// `day`, `model`, `route`, `project`, `key` or `user`.
 pub(super) fn by() -> impl TypedValueParser<Value = By> {
-    let words = ["day", "model", "route", "project", "key", "user"];
-    PossibleValuesParser::new(words).map(|word| match word.as_str() {
-        "day" => By::Day,
-        "model" => By::Model,
-        "route" => By::Route,
-        "project" => By::Project,
-        "key" => By::Key,
-        _ => By::User,
+    PossibleValuesParser::new(By::ALL.map(By::as_str)).map(|word| {
+        let by = By::ALL.into_iter().find(|by| by.as_str() == word);
+        by.expect("no other word is possible")
     })
 }
 

@@ -18,7 +18,7 @@ use crate::ledger::audit::{Books, Page};
 use crate::money::Nanos;
 use crate::quota::{
     AccountId, AccountView, ChangeSeq, Count, Entry, EntryKind, LotId, Moved, OpenHold, OutSeq,
-    Outcome, ReservationId, Store, Withdrawal, WithdrawalReason,
+    ReservationId, Store, Withdrawal, WithdrawalReason,
 };
 
 const COLD: &str = "No call has loaded it yet: this is what the ledger knows.";
@@ -134,27 +134,27 @@ async fn account(place: &Place, id: &AccountId, output: &Output) -> Result<(), F
         Err(failure @ Failure::Store(_)) => (None, Some(failure)),
         Err(failure) => return Err(failure),
     };
-    let mut explained = match seen {
+    let (shown, reservations, note) = match seen {
         Some((books, view, now)) => {
             pending.changes = changes(&books, &view);
             let unflushed = view.unflushed.iter();
             let unflushed = unflushed.filter(|entry| entry.seq > books.flushed_seq);
             pending.entries = unflushed.map(PendingEntry::of).collect();
-            Explained {
-                reservations: view.holds.iter().map(ShownHold::of).collect(),
-                shown: Shown::of_view(view, now),
-                pending: Pending::default(),
-                note: None,
-            }
+            let holds = view.holds.iter().map(ShownHold::of).collect();
+            (Shown::of_view(view, now), holds, None)
         }
-        None => Explained {
-            shown: Shown::of_image(image, Clock::System.now()),
-            reservations: Vec::new(),
-            pending: Pending::default(),
-            note: Some(if away.is_some() { AWAY } else { COLD }),
-        },
+        None => {
+            let note = if away.is_some() { AWAY } else { COLD };
+            let shown = Shown::of_image(image, Clock::System.now());
+            (shown, Vec::new(), Some(note))
+        }
     };
-    explained.pending = pending;
+    let explained = Explained {
+        shown,
+        reservations,
+        pending,
+        note,
+    };
     output.answer(&explained, &explained.text())?;
     away.map_or(Ok(()), Err)
 }
@@ -224,14 +224,7 @@ impl ShownHold {
 impl PendingEntry {
     fn of(entry: &Entry) -> Self {
         let (what, reservation) = match &entry.kind {
-            EntryKind::Ended(ended) => {
-                let what = match ended.outcome {
-                    Outcome::Settled => "settled",
-                    Outcome::Released => "released",
-                    Outcome::Lapsed => "lapsed",
-                };
-                (what, Some(ended.id))
-            }
+            EntryKind::Ended(ended) => (ended.outcome.as_str(), Some(ended.id)),
             EntryKind::Repaid => ("repaid", None),
             EntryKind::Expired => ("expired", None),
             EntryKind::Withdrawn(_) => ("withdrawn", None),

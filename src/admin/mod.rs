@@ -180,6 +180,9 @@ async fn run(cli: Cli, output: &Output) -> Result<u8, Failure> {
         Command::Serve => serve::run(config, output).await?,
         Command::Check => serve::check(config, output)?,
         command => {
+            if let Command::Rebuild(arguments) = &command {
+                arguments.confirmed()?;
+            }
             let typed = Typed {
                 file: command.read_file()?,
                 command,
@@ -214,11 +217,8 @@ async fn run_at(place: &Place, typed: Typed, output: &Output) -> Result<(), Fail
 }
 
 impl Command {
-    /// The file that it names is read where it was typed, whichever process runs it, and whoever has to confirm it is there.
+    /// The file that it names is read where it was typed, whichever process runs it.
     fn read_file(&self) -> Result<Option<String>, Failure> {
-        if let Self::Rebuild(arguments) = self {
-            arguments.confirmed()?;
-        }
         let Self::Apply(arguments) = self else {
             return Ok(None);
         };

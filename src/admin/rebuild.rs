@@ -14,6 +14,7 @@ use super::failure::Failure;
 use super::flush;
 use super::output::Output;
 use super::place::{Live, Place};
+use super::show::nobody;
 use crate::ledger::{AnyLedger, Checked, Flusher, Ledger, Loader};
 use crate::quota::{AccountId, AnyStore, ShardId, Store};
 
@@ -66,8 +67,7 @@ pub(super) async fn run(
     let live = place.live().await?;
     let shards: Vec<ShardId> = match &arguments.account {
         Some(account) if live.ledger.image(account).await?.is_none() => {
-            let message = format!("there is no account `{account}`");
-            return Err(Failure::Usage(message));
+            return Err(nobody(account));
         }
         Some(account) => vec![account.shard(live.store.shards())],
         None => (0..live.store.shards()).map(ShardId).collect(),

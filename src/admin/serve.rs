@@ -22,8 +22,8 @@ use crate::quota::AnyStore;
 use crate::quota::redis::RedisStore;
 use crate::telemetry;
 
-/// How often the partitions of the coming months are looked after.
-const PARTITIONS_EACH: Duration = Duration::from_hours(12);
+/// How often the ledger is looked after.
+const UPKEEP_EACH: Duration = Duration::from_hours(12);
 
 pub(super) const EXAMPLES: &str = "\
 Callers change nothing but their base URL and their key:
@@ -90,7 +90,7 @@ async fn sidecar(
     announce: impl FnOnce(&Addresses),
 ) -> Result<(), Failure> {
     let told = told_to_stop()?;
-    let partitions = tokio::spawn(keep_partitions(live.ledger.clone()));
+    let upkeep = tokio::spawn(keep_up(live.ledger.clone()));
     let (store, ledger) = (live.store.clone(), live.ledger.clone());
     let served = proxy::serve(
         config,
@@ -102,7 +102,7 @@ async fn sidecar(
         told,
     );
     let served = served.await;
-    partitions.abort();
+    upkeep.abort();
     Ok(served?)
 }
 
@@ -117,9 +117,9 @@ fn say(addresses: &Addresses, output: &Output) {
     );
 }
 
-/// Sees to it that the records of the coming months have partitions, for as long as the sidecar runs.
-async fn keep_partitions(ledger: Arc<AnyLedger>) {
-    let mut looks = interval(PARTITIONS_EACH);
+/// Looks after what grows with time in the ledger, for as long as the sidecar runs.
+async fn keep_up(ledger: Arc<AnyLedger>) {
+    let mut looks = interval(UPKEEP_EACH);
     loop {
         looks.tick().await;
         // It comes again in time: partitions are made months ahead, and a record without one has the default's.
@@ -132,7 +132,7 @@ async fn keep_partitions(ledger: Arc<AnyLedger>) {
                 );
             }
             Err(error) => {
-                tracing::warn!(%error, "the partitions of the coming months cannot be made");
+                tracing::warn!(%error, "the ledger could not be looked after: that is tried again in {UPKEEP_EACH:?}");
             }
         }
     }

@@ -7,6 +7,7 @@ use super::arguments;
 use super::failure::Failure;
 use super::output::{Output, Table};
 use super::place::Place;
+use super::show::nobody;
 use crate::clock::UnixMs;
 use crate::ledger::usage::{By, GroupLine, PAGE, RecordLine, UsageOf};
 use crate::ledger::{AnyLedger, Ledger};
@@ -57,8 +58,7 @@ pub(super) async fn run(
     }
     let ledger = place.ledger().await?;
     if ledger.image(&of.account).await?.is_none() {
-        let message = format!("there is no account `{}`", of.account);
-        return Err(Failure::Usage(message));
+        return Err(nobody(&of.account));
     }
     let any = match arguments.by {
         None => records(ledger, &of, output).await?,
@@ -109,18 +109,10 @@ async fn groups(
     by: By,
     output: &Output,
 ) -> Result<bool, Failure> {
-    let name = match by {
-        By::Day => "day",
-        By::Model => "model",
-        By::Route => "route",
-        By::Project => "project",
-        By::Key => "key",
-        By::User => "user",
-    };
     let mut last: Option<GroupLine> = None;
     loop {
         let mut page = ledger.groups(of, by, last.as_ref()).await?;
-        let heading = name.to_uppercase();
+        let heading = by.as_str().to_uppercase();
         let mut table = Table::new([&heading, "RECORDS", "INPUT", "OUTPUT", "COST", "CHARGED"]);
         for line in &page {
             output.machine(&Group { by, line })?;

@@ -11,6 +11,7 @@ use super::failure::Failure;
 use super::output::Output;
 use super::place::{Glance, Live, Place};
 use super::quarantined;
+use super::show::nobody;
 use crate::ledger::audit::{self, Depth, Drift, Page};
 use crate::ledger::{Ledger, LedgerError};
 use crate::quota::{AccountId, ChangeSeq, OutSeq, ShardId, Store, StoreError};
@@ -58,7 +59,7 @@ pub(super) async fn run(
         let page = Page::Only(account.clone());
         verify.shard(account.shard(shards), &page).await?;
         if verify.accounts == 0 {
-            return Err(Failure::Usage(format!("there is no account `{account}`")));
+            return Err(nobody(account));
         }
     } else {
         for shard in (0..shards).map(ShardId) {

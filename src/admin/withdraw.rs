@@ -44,10 +44,9 @@ fn lot() -> impl TypedValueParser<Value = LotId> {
 }
 
 fn reason() -> impl TypedValueParser<Value = WithdrawalReason> {
-    PossibleValuesParser::new(["void", "refund"]).map(|word| match word.as_str() {
-        "void" => WithdrawalReason::Void,
-        _ => WithdrawalReason::Refund,
-    })
+    let reasons = [WithdrawalReason::Void, WithdrawalReason::Refund];
+    PossibleValuesParser::new(reasons.map(WithdrawalReason::as_str))
+        .map(|word| word.parse().expect("no other word is possible"))
 }
 
 pub(super) async fn run(

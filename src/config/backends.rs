@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::error::Problem;
 use super::raw::{RawLedger, RawStore};
-use super::{Secret, Standing, choice, number, time};
+use super::{Backends, Secret, choice, number, time};
 use crate::ledger::sqlite::file::Durability;
 use crate::money::Nanos;
 
@@ -88,7 +88,7 @@ pub enum LedgerUrl {
 }
 
 impl StoreConfig {
-    pub(super) fn usable(raw: RawStore, standing: Standing) -> Result<Self, Problem> {
+    pub(super) fn usable(raw: RawStore, backends: Backends) -> Result<Self, Problem> {
         let (on_store_down, bounded_credits) = StoreDown::of_store(&raw)?;
         let deadline_s = number("store.deadline_s", raw.deadline_s, 60, 1..=3600)?;
         let max_age_s = number("store.max_age_s", raw.max_age_s, 3600, 1..=86_400)?;
@@ -104,7 +104,7 @@ impl StoreConfig {
             1..=100_000_000,
         )?;
         let ms = Duration::from_millis(1);
-        let url = store_url(raw.url.as_deref().unwrap_or("embedded"), standing)?;
+        let url = store_url(raw.url.as_deref().unwrap_or("embedded"), backends)?;
         let answers_in_ms = match url {
             StoreUrl::Redis(_) | StoreUrl::Cluster(_) => 50,
             // Its answers wait for a file.
@@ -223,12 +223,12 @@ fn prefix(typed: Option<String>) -> Result<String, Problem> {
     Ok(prefix)
 }
 
-fn store_url(url: &str, standing: Standing) -> Result<StoreUrl, Problem> {
+fn store_url(url: &str, backends: Backends) -> Result<StoreUrl, Problem> {
     let problem = |message: &str| Problem::new("store.url", message);
     if url == "embedded" {
-        return Ok(match standing {
-            Standing::InMemory => StoreUrl::Memory,
-            Standing::AsConfigured => StoreUrl::Embedded,
+        return Ok(match backends {
+            Backends::InMemory => StoreUrl::Memory,
+            Backends::AsConfigured => StoreUrl::Embedded,
         });
     }
     let expected = "expected `embedded`, or an address that begins with redis://, rediss:// or redis+cluster://";
@@ -261,7 +261,7 @@ fn store_url(url: &str, standing: Standing) -> Result<StoreUrl, Problem> {
 }
 
 impl LedgerConfig {
-    pub(super) fn usable(raw: RawLedger, standing: Standing) -> Result<Self, Problem> {
+    pub(super) fn usable(raw: RawLedger, backends: Backends) -> Result<Self, Problem> {
         let audit_interval = time(
             "ledger.audit_interval_s",
             raw.audit_interval_s,
@@ -269,9 +269,9 @@ impl LedgerConfig {
             0..=86_400,
             Duration::from_secs(1),
         )?;
-        let url = match (raw.url, standing) {
-            (None, Standing::InMemory) => LedgerUrl::Memory,
-            (None, Standing::AsConfigured) => LedgerUrl::Sqlite(DEFAULT_LEDGER.into()),
+        let url = match (raw.url, backends) {
+            (None, Backends::InMemory) => LedgerUrl::Memory,
+            (None, Backends::AsConfigured) => LedgerUrl::Sqlite(DEFAULT_LEDGER.into()),
             (Some(url), _) => ledger_url(url)?,
         };
         Ok(Self {

@@ -77,9 +77,9 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where store and ledger stand.
+/// Which store and ledger the defaults mean.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum Backends {
     /// Where the configuration says; by default, embedded.
     AsConfigured,
     /// In memory, as `demo` has them.
@@ -106,27 +106,27 @@ impl Config {
 
     /// Reads a text; `file` is what errors call it.
     pub fn parse(file: &Path, text: &str, environment: &Environment) -> Result<Self, ConfigError> {
-        Self::read(file, text, environment, Standing::AsConfigured)
+        Self::read(file, text, environment, Backends::AsConfigured)
     }
 
     /// Reads the text that `demo` brings along: the embedded default stands for memory, the environment for nothing.
     pub fn demo(text: &str) -> Result<Self, ConfigError> {
         let nothing = Environment::default();
-        Self::read(Path::new("demo"), text, &nothing, Standing::InMemory)
+        Self::read(Path::new("demo"), text, &nothing, Backends::InMemory)
     }
 
     fn read(
         file: &Path,
         text: &str,
         environment: &Environment,
-        standing: Standing,
+        backends: Backends,
     ) -> Result<Self, ConfigError> {
         let source = Source::read(file, text, environment)?;
         let raw: RawConfig = source.parse()?;
-        Self::usable(raw, standing).map_err(|problem| source.place(problem))
+        Self::usable(raw, backends).map_err(|problem| source.place(problem))
     }
 
-    fn usable(raw: RawConfig, standing: Standing) -> Result<Self, Problem> {
+    fn usable(raw: RawConfig, backends: Backends) -> Result<Self, Problem> {
         let later = [
             ("companion", raw.companion),
             ("jwt", raw.jwt),
@@ -136,8 +136,8 @@ impl Config {
             return Err(Problem::new(*section, "this section is not built yet"));
         }
         refuse_trust(&raw.identify)?;
-        let store = StoreConfig::usable(raw.store, standing)?;
-        let ledger = LedgerConfig::usable(raw.ledger, standing)?;
+        let store = StoreConfig::usable(raw.store, backends)?;
+        let ledger = LedgerConfig::usable(raw.ledger, backends)?;
         backends::belong_together(&store.url, &ledger.url)?;
         Ok(Self {
             listen: Listen::usable(raw.listen)?,

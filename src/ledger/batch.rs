@@ -12,7 +12,7 @@ use super::record::{Numbers, RecordDetail};
 use crate::clock::UnixMs;
 use crate::money::{Amount, Nanos};
 use crate::quota::{
-    AccountId, ChangeBody, CounterKey, EndedEntry, Entry, EntryKind, Epoch, LotId, Moved,
+    AccountId, ChangeBody, CounterKey, EndedEntry, Entry, EntryKind, Epoch, Lot, LotId, Moved,
     ReservationId, Withdrawal, WithdrawalReason,
 };
 
@@ -79,6 +79,38 @@ pub struct Batch {
     stands: Option<Epoch>,
     /// Where the posting of an account's usage is.
     usage: HashMap<AccountId, usize>,
+}
+
+/// The ids of all records that the ledger may have of what ended in these entries, corrections among them.
+pub(super) fn records_of(entries: &[&Entry]) -> BTreeSet<Uuid> {
+    let ids = entries.iter().filter_map(|entry| match &entry.kind {
+        EntryKind::Ended(ended) => Some(ended.id),
+        EntryKind::Repaid | EntryKind::Expired | EntryKind::Withdrawn(_) => None,
+    });
+    ids.flat_map(|id| [id.0, correction_id(id)]).collect()
+}
+
+/// The withdrawals that these entries tell of, and whose.
+pub(super) fn withdrawals_of<'a>(entries: &[&'a Entry]) -> Vec<(&'a AccountId, &'a Withdrawal)> {
+    let asked = entries.iter().filter_map(|entry| match &entry.kind {
+        EntryKind::Withdrawn(withdrawal) => Some((&entry.account, withdrawal)),
+        EntryKind::Ended(_) | EntryKind::Repaid | EntryKind::Expired => None,
+    });
+    asked.collect()
+}
+
+/// What tells the store the order of these lots, those of one account side by side.
+pub(super) fn orders_of(lots: Vec<(AccountId, Lot, Nanos)>) -> Vec<(AccountId, ChangeBody)> {
+    let mut orders: Vec<(AccountId, ChangeBody)> = Vec::new();
+    for (account, lot, _) in lots {
+        if orders.last().is_none_or(|(last, _)| *last != account) {
+            orders.push((account, ChangeBody::default()));
+        }
+        if let Some((_, body)) = orders.last_mut() {
+            body.lots.get_or_insert_default().push(lot);
+        }
+    }
+    orders
 }
 
 impl Batch {

@@ -28,8 +28,9 @@ pub struct ShardRow {
 }
 
 impl ShardRow {
-    /// Takes note of what a look at the store found, and says what to do. The row is locked by the caller, so what the
-    /// store says here is no older than what the row says; it is to be saved before anything is written to the store.
+    /// Takes note of what a look at the store found, and says what to do. The caller sees to it that the row stands still
+    /// from before the store was read until it is saved, so that what the store says is no older than what the row says;
+    /// it is to be saved before anything is written to the store.
     ///
     /// With `anew`, a new epoch begins although nothing is lost.
     // holds: 1, never oversold; 3, never lost

@@ -1,7 +1,7 @@
 //! The ledger: the durable truth, and the tasks that keep store and ledger one.
 //!
-//! The data plane sees it through [`Ledger`] only; the commands that change plans, keys and grants speak to a backend's
-//! own administration.
+//! The data plane sees it through [`Ledger`] only; the commands that change plans, keys and grants do so through
+//! [`admin`].
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -19,6 +19,7 @@ mod applier;
 pub mod audit;
 mod auditor;
 mod batch;
+mod bisection;
 mod bounds;
 mod check;
 pub mod decide;
@@ -143,7 +144,7 @@ pub struct Prices {
 pub trait Ledger: Send + Sync {
     /// What this installation is.
     fn installation(&self) -> Installation;
-    /// Locks the shard's row, then reads the store's header, and takes note of what it finds ([`ShardRow::look`]).
+    /// Reads the store's header while the shard's row stands still, and takes note of what it finds ([`ShardRow::look`]).
     fn look<S: Store>(
         &self,
         shard: ShardId,
@@ -204,8 +205,8 @@ pub trait Ledger: Send + Sync {
         now: UnixMs,
         max: usize,
     ) -> impl Future<Output = Result<Vec<ExpiredLot>, LedgerError>> + Send;
-    /// What the ledger and the store say of accounts of a shard, at most [`audit::BATCH`], read while the shard's row is
-    /// locked: the ledger stands still meanwhile. None: there are no more.
+    /// What the ledger and the store say of accounts of a shard, at most [`audit::BATCH`], read while the shard's row
+    /// stands still. None: there are no more.
     fn books<S: Store>(
         &self,
         shard: ShardId,

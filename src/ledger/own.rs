@@ -8,6 +8,7 @@ use sqlx::Connection;
 use tokio::time::timeout;
 
 use super::postgres::wire;
+use super::sql::to_account_id;
 use super::tx::{Tx, on};
 use crate::ledger::LedgerError;
 use crate::ledger::audit::clue::{self, MOST_CLUES, RECENT_CHANGES, RECENT_RECORDS, Traces};
@@ -88,9 +89,7 @@ async fn summed(
         }
     });
     for name in names {
-        let id = name.parse();
-        sums.accounts
-            .push(id.map_err(|_| LedgerError::Nonsense(format!("`{name}` is no account id")))?);
+        sums.accounts.push(to_account_id(&name)?);
     }
     Ok(sums)
 }

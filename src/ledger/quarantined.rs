@@ -1,16 +1,74 @@
-//! What is in quarantine counts in loads (rule 26): the store has moved it, although the ledger could not take it in.
+//! What is in quarantine, and how it counts in loads (rule 26): the store has moved it, although the ledger could not take
+//! it in.
 //!
 //! Otherwise an account that is loaded again would get back what it has used, or lose what it was given.
 
 use uuid::Uuid;
 
+use super::bounds::can_be_summed;
+use super::sql::text;
 use crate::clock::UnixMs;
 use crate::money::{Amount, MAX_BALANCE, Nanos};
-use crate::quota::{AccountImage, Count, CounterBalance, Lot, LotId, Moved, OutSeq, ShardId};
+use crate::quota::{
+    AccountId, AccountImage, Count, CounterBalance, Entry, Lot, LotId, Moved, OutSeq, ShardId,
+    Unreadable,
+};
+
+/// An entry that is put aside, as its row has it.
+pub(super) struct Aside<'a> {
+    pub id: Uuid,
+    pub seq: OutSeq,
+    pub account: Option<&'a AccountId>,
+    /// As JSON, or the bytes that it is where nobody can read it.
+    pub raw: Vec<u8>,
+    pub reason: String,
+    /// What the store moved for it, as JSON, where that can be told.
+    pub moved: Option<String>,
+}
+
+/// What is to be put aside: entries that could not be taken in, and why, and those that could not be read. It is said at
+/// once, since somebody has to look after it.
+// holds: 5, never silent
+pub(super) fn put_aside<'a>(
+    shard: ShardId,
+    odd: &[(&'a Entry, String)],
+    unreadable: &[&'a Unreadable],
+) -> Vec<Aside<'a>> {
+    let odd = odd.iter().map(|(entry, reason)| {
+        let raw = text(entry).into_bytes();
+        Aside {
+            id: name(shard, entry.seq, &raw),
+            seq: entry.seq,
+            account: Some(&entry.account),
+            raw,
+            reason: clean(reason),
+            // No store can have moved what is beyond all bounds.
+            moved: can_be_summed(&[entry]).then(|| text(&entry.moved)),
+        }
+    });
+    let unreadable = unreadable.iter().map(|odd| Aside {
+        id: name(shard, odd.seq, &odd.raw),
+        seq: odd.seq,
+        account: odd.account.as_ref(),
+        raw: odd.raw.clone(),
+        reason: clean(&odd.reason),
+        moved: None,
+    });
+    let rows: Vec<Aside> = odd.chain(unreadable).collect();
+    for Aside { seq, reason, .. } in &rows {
+        tracing::error!(%shard, %seq, reason, "an entry of the outbox is put into quarantine");
+    }
+    rows
+}
+
+/// No text column of PostgreSQL takes a NUL, and what is put aside must not be refused again.
+fn clean(reason: &str) -> String {
+    reason.replace('\0', "\u{fffd}")
+}
 
 /// What an entry is called in quarantine: the same entry is put aside once, however often it is flushed.
 // holds: 4, never twice
-pub(super) fn name(shard: ShardId, seq: OutSeq, raw: &[u8]) -> Uuid {
+fn name(shard: ShardId, seq: OutSeq, raw: &[u8]) -> Uuid {
     let mut what = format!("quarantine {shard} {seq} ").into_bytes();
     what.extend_from_slice(raw);
     Uuid::new_v5(&Uuid::NAMESPACE_OID, &what)

@@ -2,13 +2,22 @@
 //!
 //! An error means the same wherever it comes from: whether an entry goes to quarantine must not depend on the backend.
 
+use std::collections::HashMap;
+
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::error::DatabaseError;
 use sqlx::sqlite::SqliteError;
+use sqlx::types::Json;
 use sqlx::{ColumnIndex, Decode, Row, Type};
+use uuid::Uuid;
 
 use super::LedgerError;
-use crate::quota::AccountId;
+use super::batch::Known;
+use super::decide::{Recorded, Taken};
+use super::record::Numbers;
+use crate::money::Nanos;
+use crate::quota::{AccountId, ReservationId};
 
 /// A column that holds one of an enum's words, as its serde names them.
 pub(super) fn word<'r, T, R>(row: &'r R, column: &'static str) -> Result<T, LedgerError>
@@ -23,6 +32,11 @@ where
         .map_err(|error| LedgerError::Nonsense(format!("{column}: {error}")))
 }
 
+/// As a column of JSON takes it.
+pub(super) fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("what is recorded has string keys only")
+}
+
 /// The row's `account_id`.
 pub(super) fn account_id<'r, R>(row: &'r R) -> Result<AccountId, LedgerError>
 where
@@ -31,8 +45,62 @@ where
     String: Decode<'r, R::Database> + Type<R::Database>,
 {
     let text: String = row.try_get("account_id")?;
+    to_account_id(&text)
+}
+
+/// An account's id, as a column has it.
+pub(super) fn to_account_id(text: &str) -> Result<AccountId, LedgerError> {
     text.parse()
         .map_err(|_| LedgerError::Nonsense(format!("`{text}` is no account id")))
+}
+
+/// What rows of records say of their reservations, corrections among them.
+pub(super) fn recorded<'r, R>(rows: &'r [R]) -> Result<HashMap<ReservationId, Known>, LedgerError>
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    Uuid: Decode<'r, R::Database> + Type<R::Database>,
+    Json<Taken>: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let mut known = HashMap::new();
+    let mut corrections = Vec::new();
+    for row in rows {
+        let Json(taken): Json<Taken> = row.try_get("allocation")?;
+        if let Some(corrects) = row.try_get::<Option<Uuid>, _>("corrects")? {
+            corrections.push((ReservationId(corrects), taken));
+            continue;
+        }
+        let outcome: String = row.try_get("outcome")?;
+        let outcome = outcome
+            .parse()
+            .map_err(|()| LedgerError::Nonsense(format!("a record is `{outcome}`")))?;
+        let recorded = Recorded {
+            outcome,
+            corrected: false,
+            taken,
+        };
+        let numbers = Numbers {
+            input_tokens: row.try_get("input_tokens")?,
+            output_tokens: row.try_get("output_tokens")?,
+            cache_read_tokens: row.try_get("cache_read_tokens")?,
+            cache_write_tokens: row.try_get("cache_write_tokens")?,
+            cost: Nanos(row.try_get("cost_nanos")?),
+        };
+        known.insert(
+            ReservationId(row.try_get("id")?),
+            Known { recorded, numbers },
+        );
+    }
+    for (id, taken) in corrections {
+        let corrected: &mut Known = known.get_mut(&id).ok_or_else(|| {
+            LedgerError::Nonsense(format!("a correction corrects {id}, which is not there"))
+        })?;
+        corrected.recorded.corrected = true;
+        corrected.recorded.taken = std::mem::take(&mut corrected.recorded.taken).and(&taken);
+    }
+    Ok(known)
 }
 
 /// The classes of SQLSTATE that speak of the server's state, not of what was asked of it: connection, authorization,

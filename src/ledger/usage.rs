@@ -2,13 +2,13 @@
 //!
 //! A backend answers each line as JSON, so that what a line says is written down once, here, for all of them.
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::decide::{Taken, correction_id};
 use super::{AnyLedger, LedgerError};
-use crate::clock::UnixMs;
+use crate::clock::{UnixMs, rfc3339};
 use crate::money::Nanos;
 use crate::price::PriceEntry;
 use crate::quota::{AccountId, LotId, ReservationId};
@@ -43,6 +43,30 @@ pub enum By {
     Key,
     /// The user, as callers say.
     User,
+}
+
+impl By {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Day,
+        Self::Model,
+        Self::Route,
+        Self::Project,
+        Self::Key,
+        Self::User,
+    ];
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+            Self::Model => "model",
+            Self::Route => "route",
+            Self::Project => "project",
+            Self::Key => "key",
+            Self::User => "user",
+        }
+    }
 }
 
 /// One usage record.
@@ -208,9 +232,4 @@ fn read<'a, T: Deserialize<'a>>(lines: &'a [String]) -> Result<Vec<T>, LedgerErr
 
 fn in_memory() -> LedgerError {
     LedgerError::Invalid("a ledger in memory is not asked for usage".into())
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
-fn rfc3339<S: Serializer>(at: &UnixMs, serializer: S) -> Result<S::Ok, S::Error> {
-    time::serde::rfc3339::serialize(&at.to_utc(), serializer)
 }

@@ -116,7 +116,7 @@ number!(
     LotId(i64)
 );
 number!(
-    /// A life of a shard's state in the store: it ends when the store has lost the shard, or another server keeps it.
+    /// For how long a shard's state in the store is one: until the store has lost the shard, or another server keeps it.
     Epoch(i64)
 );
 number!(
@@ -132,7 +132,8 @@ number!(
     Version(i64)
 );
 
-/// The life of the server that keeps a shard, as it names itself.
+/// The server that keeps a shard, as it names itself: a Redis that starts anew has another name, an embedded file has one
+/// for ever.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunId(pub String);

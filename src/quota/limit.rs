@@ -148,7 +148,7 @@ impl fmt::Display for Window {
     }
 }
 
-/// One life of a window: from `start` up to, and without, `end`.
+/// One span of a window: from `start` up to, and without, `end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Span {
     /// The first moment inside.

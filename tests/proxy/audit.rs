@@ -281,16 +281,16 @@ async fn a_reservation_is_explained_by_its_id() {
     let record = account.until_record().await;
     let told = values(&installation.run(&["explain", &id, "--json"]));
     assert_eq!(told.len(), 1, "{told:?}");
-    let life = &told[0];
+    let history = &told[0];
     assert_eq!(
-        (&life["account"], &life["record"]["id"]),
+        (&history["account"], &history["record"]["id"]),
         (&account.id.as_str().into(), &id.as_str().into())
     );
-    assert_eq!(life["record"]["charged_nanos"], record.charged);
-    assert_eq!(life["price"]["model"], MODEL);
-    assert_eq!(life["taken"]["lots"][0][1], record.charged);
-    assert_eq!(life["posting"]["kind"], "usage");
-    let entries = life["posting"]["entries"].as_array().expect("entries");
+    assert_eq!(history["record"]["charged_nanos"], record.charged);
+    assert_eq!(history["price"]["model"], MODEL);
+    assert_eq!(history["taken"]["lots"][0][1], record.charged);
+    assert_eq!(history["posting"]["kind"], "usage");
+    let entries = history["posting"]["entries"].as_array().expect("entries");
     let amounts = entries
         .iter()
         .map(|entry| entry["amount_nanos"].as_i64().expect("nanos"));

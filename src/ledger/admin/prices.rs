@@ -13,7 +13,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::tx::{Dialects, Tx, on};
 use crate::price::{PriceEntry, PriceSource};
 
-/// Orders all that change the catalogue, and is its version.
+/// Orders all that change the catalogue, and answers its markup.
 const LOCK_CATALOG: Dialects = Dialects {
     postgres: "SELECT markup_percent::text FROM catalog FOR UPDATE",
     sqlite: "SELECT markup_percent FROM catalog",

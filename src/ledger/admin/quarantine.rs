@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{Admin, no_moment};
 use crate::ledger::LedgerError;
+use crate::ledger::sql::to_account_id;
 use crate::ledger::tx::{Dialects, Tx, on};
 use crate::quota::{AccountId, Entry, OutSeq, ShardId};
 
@@ -151,9 +152,5 @@ async fn resolve(tx: &mut Tx<'_>, id: Uuid) -> Result<(), LedgerError> {
 }
 
 fn account(text: Option<String>) -> Result<Option<AccountId>, LedgerError> {
-    let parse = |text: String| {
-        let account = text.parse();
-        account.map_err(|_| LedgerError::Nonsense(format!("`{text}` is no account id")))
-    };
-    text.map(parse).transpose()
+    text.as_deref().map(to_account_id).transpose()
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::own::nonsense;
+use super::own::{nonsense, to_uuid};
 use super::{Books, Drift, Thing};
 use crate::clock::UnixMs;
 use crate::ledger::LedgerError;
@@ -165,7 +165,7 @@ impl Traces {
             let amount = moved(&taken.movement(), &thing);
             if fits(amount) && of_records < MOST_CLUES {
                 of_records += 1;
-                let suspect = Suspect::Record { id: uuid(id)? };
+                let suspect = Suspect::Record { id: to_uuid(id)? };
                 clues.push(Clue { suspect, amount });
             }
         }
@@ -188,7 +188,7 @@ impl Traces {
             }
         }
         for (id, amount) in &self.withdrawals {
-            let suspect = Suspect::Withdrawal { id: uuid(id)? };
+            let suspect = Suspect::Withdrawal { id: to_uuid(id)? };
             clues.push(clue(suspect, amount)?);
         }
         Ok(clues)
@@ -207,7 +207,7 @@ pub fn books_of(lines: Vec<(String, String)>) -> Result<Vec<Clue>, LedgerError> 
 pub fn postings_of(lines: &[(String, String)]) -> Result<Vec<Clue>, LedgerError> {
     lines
         .iter()
-        .map(|(id, amount)| clue(Suspect::Posting { id: uuid(id)? }, amount))
+        .map(|(id, amount)| clue(Suspect::Posting { id: to_uuid(id)? }, amount))
         .collect()
 }
 
@@ -215,17 +215,13 @@ pub fn postings_of(lines: &[(String, String)]) -> Result<Vec<Clue>, LedgerError>
 pub fn records_of(lines: &[(String, String)]) -> Result<Vec<Clue>, LedgerError> {
     lines
         .iter()
-        .map(|(id, charged)| clue(Suspect::Record { id: uuid(id)? }, charged))
+        .map(|(id, charged)| clue(Suspect::Record { id: to_uuid(id)? }, charged))
         .collect()
 }
 
 fn clue(suspect: Suspect, amount: &str) -> Result<Clue, LedgerError> {
     let amount = amount.parse().map_err(nonsense)?;
     Ok(Clue { suspect, amount })
-}
-
-fn uuid(text: &str) -> Result<Uuid, LedgerError> {
-    Uuid::try_parse(text).map_err(nonsense)
 }
 
 /// What a movement moves of it.

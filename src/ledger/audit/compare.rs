@@ -1,7 +1,7 @@
 //! The store against the ledger: what the one says of an account, against what the other says, to the last nano.
 //!
-//! A pure function over two readings. Whoever reads holds the shard's row locked, so that the ledger stands still;
-//! the store's side is one atomic read.
+//! A pure function over two readings. Whoever reads sees to it that the shard's row stands still meanwhile, and with it
+//! the ledger; the store's side is one atomic read.
 //!
 //! For each lot, the debt and each counter: ledger − changes the store has not applied + what the outbox has moved and
 //! the ledger has not taken in + what is in quarantine − what is held = what the store has left.

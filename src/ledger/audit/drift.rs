@@ -4,11 +4,11 @@
 
 use std::fmt;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::Clue;
-use crate::clock::UnixMs;
+use crate::clock::{UnixMs, rfc3339};
 use crate::quota::{AccountId, CounterKey, LotId};
 
 /// What does not add up.
@@ -257,9 +257,4 @@ impl fmt::Display for Drift {
         }
         write!(f, "; {}", self.because())
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
-fn rfc3339<S: Serializer>(at: &UnixMs, serializer: S) -> Result<S::Ok, S::Error> {
-    time::serde::rfc3339::serialize(&at.to_utc(), serializer)
 }

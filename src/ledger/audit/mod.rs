@@ -24,10 +24,10 @@ pub enum Page {
     Only(AccountId),
 }
 
-/// Accounts whose books are read under one lock, so that an audit never holds up a flush for long.
+/// Accounts whose books are read at once: few, so that an audit never holds up a flush for long.
 pub const BATCH: usize = 50;
 
-/// What the ledger says of one account, read while its shard's row was locked.
+/// What the ledger says of one account, read while its shard's row stood still.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Books {
     /// Whose.

@@ -80,9 +80,11 @@ impl Check {
 
     fn of(self, name: &str) -> Result<Of, LedgerError> {
         Ok(match self {
-            Self::Postings => Of::Posting { posting: id(name)? },
+            Self::Postings => Of::Posting {
+                posting: to_uuid(name)?,
+            },
             Self::Records => Of::Records {
-                posting: (!name.is_empty()).then(|| id(name)).transpose()?,
+                posting: (!name.is_empty()).then(|| to_uuid(name)).transpose()?,
             },
             Self::Lots => Of::EntriesOfLot {
                 lot: LotId(name.parse().map_err(nonsense)?),
@@ -97,8 +99,12 @@ impl Check {
                     start: UnixMs(start.parse().map_err(nonsense)?),
                 }
             }
-            Self::Charges => Of::Charge { record: id(name)? },
-            Self::Corrections => Of::Corrections { record: id(name)? },
+            Self::Charges => Of::Charge {
+                record: to_uuid(name)?,
+            },
+            Self::Corrections => Of::Corrections {
+                record: to_uuid(name)?,
+            },
         })
     }
 }
@@ -112,7 +118,7 @@ pub fn by_account(drifts: Vec<Drift>) -> BTreeMap<AccountId, Vec<Drift>> {
     of
 }
 
-fn id(text: &str) -> Result<Uuid, LedgerError> {
+pub(super) fn to_uuid(text: &str) -> Result<Uuid, LedgerError> {
     Uuid::try_parse(text).map_err(nonsense)
 }
 

@@ -189,18 +189,19 @@ async fn counters(
         .bind(account.as_str())
         .fetch_all(conn)
         .await?;
-    rows.iter()
-        .map(|row| {
-            let start: OffsetDateTime = row.try_get("window_start")?;
-            Ok(CounterBalance {
-                key: CounterKey {
-                    scope: word(row, "scope")?,
-                    resource: word(row, "resource")?,
-                    window: word(row, "window")?,
-                },
-                start: start.into(),
-                used: Amount(row.try_get("used")?),
-            })
-        })
-        .collect()
+    rows.iter().map(read_counter).collect()
+}
+
+/// A counter's row, in its latest span.
+pub(super) fn read_counter(row: &PgRow) -> Result<CounterBalance, LedgerError> {
+    let start: OffsetDateTime = row.try_get("window_start")?;
+    Ok(CounterBalance {
+        key: CounterKey {
+            scope: word(row, "scope")?,
+            resource: word(row, "resource")?,
+            window: word(row, "window")?,
+        },
+        start: start.into(),
+        used: Amount(row.try_get("used")?),
+    })
 }

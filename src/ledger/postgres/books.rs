@@ -6,17 +6,13 @@
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{Connection, PgConnection, Row};
-use time::OffsetDateTime;
 
+use super::account::read_counter;
 use super::change::{LockedShard, account_id, column};
 use super::quarantine;
 use crate::ledger::audit::{BATCH, Books, Page};
 use crate::ledger::{CheckError, LedgerError};
-use crate::money::Amount;
-use crate::quota::{
-    AccountId, AccountView, ChangeBody, ChangeSeq, CounterBalance, CounterKey, LotId, ShardId,
-    Store,
-};
+use crate::quota::{AccountId, AccountView, ChangeBody, ChangeSeq, LotId, ShardId, Store};
 
 const AFTER: &str = "\
     SELECT id AS account_id, debt_nanos FROM account WHERE shard = $1 AND id > $2 ORDER BY id LIMIT $3";
@@ -26,7 +22,7 @@ const LOTS: &str =
     "SELECT account_id, id, balance_nanos FROM credit_grant WHERE account_id = ANY($1)";
 const COUNTERS: &str = "\
     SELECT DISTINCT ON (account_id, scope, resource, \"window\") \
-           account_id, scope || '/' || resource || '/' || \"window\" AS key, window_start, used \
+           account_id, scope, resource, \"window\", window_start, used \
     FROM usage_counter WHERE account_id = ANY($1) \
     ORDER BY account_id, scope, resource, \"window\", window_start DESC";
 const CHANGES: &str = "SELECT account_id, seq, body FROM store_change WHERE account_id = ANY($1) AND seq > $2 ORDER BY seq";
@@ -99,13 +95,7 @@ async fn fill(
         .await?
     {
         if let Some(books) = books_of(books, &row)? {
-            let key: String = row.try_get("key")?;
-            let start: OffsetDateTime = row.try_get("window_start")?;
-            books.counters.push(CounterBalance {
-                key: key.parse::<CounterKey>().map_err(nonsense)?,
-                start: start.into(),
-                used: Amount(row.try_get("used")?),
-            });
+            books.counters.push(read_counter(&row)?);
         }
     }
     let changes = sqlx::query(CHANGES).bind(&names).bind(applied.0);
@@ -128,8 +118,4 @@ async fn fill(
 fn books_of<'a>(books: &'a mut [Books], row: &PgRow) -> Result<Option<&'a mut Books>, LedgerError> {
     let account = account_id(row)?;
     Ok(books.iter_mut().find(|books| books.account == account))
-}
-
-fn nonsense(error: impl std::fmt::Display) -> LedgerError {
-    LedgerError::Nonsense(error.to_string())
 }

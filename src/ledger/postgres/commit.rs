@@ -5,22 +5,18 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use sqlx::types::Json;
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::change::{LockedShard, column};
 use super::quarantine;
-use super::write::{self, Unwritten, of};
-use crate::ledger::batch::{Batch, Known};
+use super::write::{of, write};
+use crate::ledger::batch::{Batch, Known, records_of, withdrawals_of};
 use crate::ledger::bounds::can_be_summed;
-use crate::ledger::decide::{Recorded, Taken, correction_id};
-use crate::ledger::record::Numbers;
+use crate::ledger::sql;
+use crate::ledger::unwritten::Unwritten;
 use crate::ledger::{Committed, LedgerError};
-use crate::money::Nanos;
-use crate::quota::{
-    AccountId, Entry, EntryKind, Epoch, Outbox, ReservationId, ShardId, Unreadable, Withdrawal,
-};
+use crate::quota::{Entry, Epoch, Outbox, ReservationId, ShardId, Unreadable};
 
 const RECORDED: &str = "\
     SELECT id, corrects, outcome, allocation, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, \
@@ -99,16 +95,12 @@ pub(super) async fn decide_and_write(
     }
     let known = recorded(tx, entries).await?;
     let pending = pending(tx, entries).await?;
-    write::write(tx, locked, Batch::decided(entries, known, pending, stands)).await
+    write(tx, locked, Batch::decided(entries, known, pending, stands)).await
 }
 
 /// Which of the entries' withdrawals the ledger still waits for.
 async fn pending(tx: &mut PgConnection, entries: &[&Entry]) -> Result<BTreeSet<Uuid>, LedgerError> {
-    let asked = entries.iter().filter_map(|entry| match &entry.kind {
-        EntryKind::Withdrawn(withdrawal) => Some((&entry.account, withdrawal)),
-        EntryKind::Ended(_) | EntryKind::Repaid | EntryKind::Expired => None,
-    });
-    let asked: Vec<(&AccountId, &Withdrawal)> = asked.collect();
+    let asked = withdrawals_of(entries);
     if asked.is_empty() {
         return Ok(BTreeSet::new());
     }
@@ -126,49 +118,7 @@ async fn recorded(
     tx: &mut PgConnection,
     entries: &[&Entry],
 ) -> Result<HashMap<ReservationId, Known>, LedgerError> {
-    let ids = entries.iter().filter_map(|entry| match &entry.kind {
-        EntryKind::Ended(ended) => Some(ended.id),
-        EntryKind::Repaid | EntryKind::Expired | EntryKind::Withdrawn(_) => None,
-    });
-    let ids: BTreeSet<Uuid> = ids.flat_map(|id| [id.0, correction_id(id)]).collect();
-    let ids: Vec<Uuid> = ids.into_iter().collect();
+    let ids: Vec<Uuid> = records_of(entries).into_iter().collect();
     let rows = sqlx::query(RECORDED).bind(&ids).fetch_all(tx).await?;
-
-    let mut known = HashMap::new();
-    let mut corrections = Vec::new();
-    for row in &rows {
-        let Json(taken): Json<Taken> = row.try_get("allocation")?;
-        if let Some(corrects) = row.try_get::<Option<Uuid>, _>("corrects")? {
-            corrections.push((ReservationId(corrects), taken));
-            continue;
-        }
-        let outcome: &str = row.try_get("outcome")?;
-        let outcome = outcome
-            .parse()
-            .map_err(|()| LedgerError::Nonsense(format!("a record is `{outcome}`")))?;
-        let recorded = Recorded {
-            outcome,
-            corrected: false,
-            taken,
-        };
-        let numbers = Numbers {
-            input_tokens: row.try_get("input_tokens")?,
-            output_tokens: row.try_get("output_tokens")?,
-            cache_read_tokens: row.try_get("cache_read_tokens")?,
-            cache_write_tokens: row.try_get("cache_write_tokens")?,
-            cost: Nanos(row.try_get("cost_nanos")?),
-        };
-        known.insert(
-            ReservationId(row.try_get("id")?),
-            Known { recorded, numbers },
-        );
-    }
-    for (id, taken) in corrections {
-        let corrected: &mut Known = known.get_mut(&id).ok_or_else(|| {
-            LedgerError::Nonsense(format!("a correction corrects {id}, which is not there"))
-        })?;
-        corrected.recorded.corrected = true;
-        corrected.recorded.taken = std::mem::take(&mut corrected.recorded.taken).and(&taken);
-    }
-    Ok(known)
+    sql::recorded(&rows)
 }

@@ -11,11 +11,12 @@ use sqlx::{Connection, PgConnection, Row};
 
 use super::change::{LockedShard, account_id, column};
 use super::commit::decide_and_write;
-use super::write::{Unwritten, json, of};
+use super::write::of;
 use crate::ledger::LedgerError;
-use crate::ledger::bounds::can_be_summed;
-use crate::ledger::quarantined::name;
-use crate::quota::{AccountId, Entry, Epoch, Moved, OutSeq, ShardId, Unreadable};
+use crate::ledger::bisection::{Bisection, TakenIn};
+use crate::ledger::quarantined::put_aside;
+use crate::ledger::unwritten::Unwritten;
+use crate::quota::{AccountId, Entry, Epoch, Moved, ShardId, Unreadable};
 
 const PUT: &str = "\
     INSERT INTO quarantine (id, shard, seq, account_id, raw, reason, moved) \
@@ -26,51 +27,19 @@ const MOVED: &str = "\
     SELECT account_id, moved FROM quarantine \
     WHERE account_id = ANY($1) AND resolved_at IS NULL AND moved IS NOT NULL ORDER BY shard, seq";
 
-/// So many are put aside in one transaction, which has a deadline: what comes after them waits for the next flush.
-const ODD_AT_ONCE: usize = 8;
-
-/// How far entries were taken into the ledger.
-pub(super) struct TakenIn<'a> {
-    /// The last one that was dealt with.
-    pub upto: Option<OutSeq>,
-    /// Whether that was the last one of all.
-    pub is_all: bool,
-    /// Those that could not be taken in, and why.
-    pub odd: Vec<(&'a Entry, String)>,
-}
-
 /// Takes entries into the ledger, in their order, but for those that are odd.
 pub(super) async fn take_in<'a>(
     tx: &mut PgConnection,
     locked: &mut LockedShard,
     entries: &[&'a Entry],
 ) -> Result<TakenIn<'a>, LedgerError> {
-    let mut taken = TakenIn {
-        upto: None,
-        is_all: true,
-        odd: Vec::new(),
-    };
     let stands = locked.row.home.as_ref().map(|home| home.epoch);
-    // The last part is the one whose turn it is.
-    let mut parts = vec![entries];
-    while let Some(part) = parts.pop() {
-        let Some(last) = part.last() else { continue };
-        if let Err(reason) = try_to_write(tx, locked, part, stands).await? {
-            if let [odd] = part {
-                taken.odd.push((odd, reason));
-            } else {
-                let (first, second) = part.split_at(part.len() / 2);
-                parts.extend([second, first]);
-                continue;
-            }
-        }
-        taken.upto = Some(last.seq);
-        if taken.odd.len() == ODD_AT_ONCE {
-            break;
-        }
+    let mut bisection = Bisection::of(entries);
+    while let Some(part) = bisection.next_part() {
+        let written = try_to_write(tx, locked, part, stands).await?;
+        bisection.tell(part, written);
     }
-    taken.is_all = parts.is_empty();
-    Ok(taken)
+    Ok(bisection.taken_in())
 }
 
 /// Writes entries, or nothing and says what is odd about them. What was moved in the epoch that `stands` can be undone.
@@ -103,31 +72,13 @@ pub(super) async fn put(
     odd: &[(&Entry, String)],
     unreadable: &[&Unreadable],
 ) -> Result<(), LedgerError> {
-    let odd = odd.iter().map(|(entry, reason)| Aside {
-        seq: entry.seq,
-        account: Some(&entry.account),
-        raw: json(entry).into_bytes(),
-        reason: clean(reason),
-        // No store can have moved what is beyond all bounds.
-        moved: can_be_summed(&[entry]).then(|| json(&entry.moved)),
-    });
-    let unreadable = unreadable.iter().map(|odd| Aside {
-        seq: odd.seq,
-        account: odd.account.as_ref(),
-        raw: odd.raw.clone(),
-        reason: clean(&odd.reason),
-        moved: None,
-    });
-    let rows: Vec<Aside> = odd.chain(unreadable).collect();
+    let rows = put_aside(shard, odd, unreadable);
     if rows.is_empty() {
         return Ok(());
     }
-    for Aside { seq, reason, .. } in &rows {
-        tracing::error!(%shard, %seq, reason, "an entry of the outbox is put into quarantine");
-    }
     sqlx::query(PUT)
         .bind(column(shard))
-        .bind(of(&rows, |row| name(shard, row.seq, &row.raw)))
+        .bind(of(&rows, |row| row.id))
         .bind(of(&rows, |row| row.seq.0))
         .bind(of(&rows, |row| row.account.map(AccountId::as_str)))
         .bind(of(&rows, |row| row.raw.as_slice()))
@@ -150,18 +101,4 @@ pub(super) async fn moved(
         by_account.entry(account_id(row)?).or_default().push(moved);
     }
     Ok(by_account)
-}
-
-/// One line of the table.
-struct Aside<'a> {
-    seq: OutSeq,
-    account: Option<&'a AccountId>,
-    raw: Vec<u8>,
-    reason: String,
-    moved: Option<String>,
-}
-
-/// No text column takes a NUL, and what is put aside must not be refused again.
-fn clean(reason: &str) -> String {
-    reason.replace('\0', "\u{fffd}")
 }

@@ -11,10 +11,10 @@ use time::OffsetDateTime;
 use super::account::lots_of;
 use super::change::{LockedShard, account_id};
 use crate::ledger::LedgerError;
-use crate::ledger::batch::{Batch, UsageRecord};
+use crate::ledger::batch::{Batch, UsageRecord, orders_of};
 use crate::ledger::posting::Posting;
-pub(super) use crate::ledger::unwritten::Unwritten;
-use crate::ledger::unwritten::expect_all;
+use crate::ledger::sql::text;
+use crate::ledger::unwritten::{Unwritten, expect_all};
 use crate::quota::{AccountId, ChangeBody};
 
 const RECORD: &str = "\
@@ -52,7 +52,8 @@ const ENTER: &str = "\
     SELECT * FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[])";
 const WITHDRAWN: &str = "\
     UPDATE withdrawal SET taken_nanos = done.taken, done_at = now() \
-    FROM UNNEST($1::uuid[], $2::bigint[]) AS done (id, taken) WHERE withdrawal.id = done.id";
+    FROM UNNEST($1::uuid[], $2::bigint[]) AS done (id, taken) \
+    WHERE withdrawal.id = done.id AND taken_nanos IS NULL";
 
 /// Writes a batch, and numbers what the store must learn of it.
 pub(super) async fn write(
@@ -127,13 +128,13 @@ async fn insert_records(tx: &mut PgConnection, records: &[UsageRecord]) -> Resul
         .bind(of(records, |r| r.detail.api_key_id))
         .bind(of(records, |r| r.detail.user_ref.as_deref()))
         .bind(of(records, |r| r.detail.project_ref.as_deref()))
-        .bind(of(records, |r| json(&r.detail.tags)))
+        .bind(of(records, |r| text(&r.detail.tags)))
         .bind(of(records, |r| {
             r.detail.usage.as_ref().map(|usage| usage.get())
         }))
-        .bind(of(records, |r| json(&r.detail.properties)))
+        .bind(of(records, |r| text(&r.detail.properties)))
         .bind(of(records, |r| r.corrects))
-        .bind(of(records, |r| json(&r.taken)))
+        .bind(of(records, |r| text(&r.taken)))
         .bind(of(records, |r| r.posting))
         .execute(tx)
         .await?;
@@ -218,23 +219,10 @@ async fn new_orders(
         return Ok(Vec::new());
     }
     let accounts: Vec<AccountId> = risen.iter().cloned().collect();
-    let mut orders: Vec<(AccountId, ChangeBody)> = Vec::new();
-    for (account, lot, _) in lots_of(tx, &accounts).await? {
-        if orders.last().is_none_or(|(last, _)| *last != account) {
-            orders.push((account, ChangeBody::default()));
-        }
-        if let Some((_, body)) = orders.last_mut() {
-            body.lots.get_or_insert_default().push(lot);
-        }
-    }
-    Ok(orders)
+    Ok(orders_of(lots_of(tx, &accounts).await?))
 }
 
 /// One column of a batch.
 pub(super) fn of<'a, T, C>(rows: &'a [T], column: impl Fn(&'a T) -> C) -> Vec<C> {
     rows.iter().map(column).collect()
-}
-
-pub(super) fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("what is recorded has string keys only")
 }

@@ -5,21 +5,18 @@
 use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Value, json};
-use sqlx::types::Json;
-use sqlx::{Row, SqliteConnection};
+use sqlx::SqliteConnection;
 use uuid::Uuid;
 
 use super::change::LockedShard;
 use super::write::{hex, write};
 use super::{file, quarantine};
-use crate::ledger::batch::{Batch, Known};
+use crate::ledger::batch::{Batch, Known, records_of, withdrawals_of};
 use crate::ledger::bounds::can_be_summed;
-use crate::ledger::decide::{Recorded, Taken, correction_id};
-use crate::ledger::record::Numbers;
+use crate::ledger::sql;
 use crate::ledger::unwritten::Unwritten;
 use crate::ledger::{Committed, LedgerError};
-use crate::money::Nanos;
-use crate::quota::{Entry, EntryKind, Epoch, Outbox, ReservationId, ShardId, Unreadable};
+use crate::quota::{Entry, Epoch, Outbox, ReservationId, ShardId, Unreadable};
 
 const RECORDED: &str = "\
     SELECT id, corrects, outcome, allocation, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, \
@@ -103,55 +100,12 @@ async fn recorded(
     tx: &mut SqliteConnection,
     entries: &[&Entry],
 ) -> Result<HashMap<ReservationId, Known>, LedgerError> {
-    let ids = entries.iter().filter_map(|entry| match &entry.kind {
-        EntryKind::Ended(ended) => Some(ended.id),
-        EntryKind::Repaid | EntryKind::Expired | EntryKind::Withdrawn(_) => None,
-    });
-    let ids: Value = ids
-        .flat_map(|id| [hex(id.0), hex(correction_id(id))])
-        .collect();
+    let ids: Value = records_of(entries).into_iter().map(hex).collect();
     let rows = sqlx::query(RECORDED)
         .bind(ids.to_string())
         .fetch_all(tx)
         .await?;
-
-    let mut known = HashMap::new();
-    let mut corrections = Vec::new();
-    for row in &rows {
-        let Json(taken): Json<Taken> = row.try_get("allocation")?;
-        if let Some(corrects) = row.try_get::<Option<Uuid>, _>("corrects")? {
-            corrections.push((ReservationId(corrects), taken));
-            continue;
-        }
-        let outcome: &str = row.try_get("outcome")?;
-        let outcome = outcome
-            .parse()
-            .map_err(|()| LedgerError::Nonsense(format!("a record is `{outcome}`")))?;
-        let recorded = Recorded {
-            outcome,
-            corrected: false,
-            taken,
-        };
-        let numbers = Numbers {
-            input_tokens: row.try_get("input_tokens")?,
-            output_tokens: row.try_get("output_tokens")?,
-            cache_read_tokens: row.try_get("cache_read_tokens")?,
-            cache_write_tokens: row.try_get("cache_write_tokens")?,
-            cost: Nanos(row.try_get("cost_nanos")?),
-        };
-        known.insert(
-            ReservationId(row.try_get("id")?),
-            Known { recorded, numbers },
-        );
-    }
-    for (id, taken) in corrections {
-        let corrected: &mut Known = known.get_mut(&id).ok_or_else(|| {
-            LedgerError::Nonsense(format!("a correction corrects {id}, which is not there"))
-        })?;
-        corrected.recorded.corrected = true;
-        corrected.recorded.taken = std::mem::take(&mut corrected.recorded.taken).and(&taken);
-    }
-    Ok(known)
+    sql::recorded(&rows)
 }
 
 /// Which of the entries' withdrawals the ledger still waits for.
@@ -159,13 +113,8 @@ async fn pending(
     tx: &mut SqliteConnection,
     entries: &[&Entry],
 ) -> Result<BTreeSet<Uuid>, LedgerError> {
-    let asked = entries.iter().filter_map(|entry| match &entry.kind {
-        EntryKind::Withdrawn(withdrawal) => {
-            let id = hex(withdrawal.id);
-            Some(json!([id, entry.account, withdrawal.lot]))
-        }
-        EntryKind::Ended(_) | EntryKind::Repaid | EntryKind::Expired => None,
-    });
+    let asked = withdrawals_of(entries).into_iter();
+    let asked = asked.map(|(account, asked)| json!([hex(asked.id), account, asked.lot]));
     let asked: Vec<Value> = asked.collect();
     if asked.is_empty() {
         return Ok(BTreeSet::new());

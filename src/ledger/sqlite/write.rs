@@ -13,8 +13,9 @@ use super::account::lots_of;
 use super::change::{LockedShard, account_id};
 use crate::clock::Clock;
 use crate::ledger::LedgerError;
-use crate::ledger::batch::{Batch, UsageRecord};
+use crate::ledger::batch::{Batch, UsageRecord, orders_of};
 use crate::ledger::posting::Posting;
+use crate::ledger::sql::text;
 use crate::ledger::unwritten::{Unwritten, expect_all};
 use crate::money::Nanos;
 use crate::quota::{AccountId, ChangeBody, LotId};
@@ -204,16 +205,7 @@ async fn new_orders(
         return Ok(Vec::new());
     }
     let accounts: Vec<AccountId> = risen.iter().cloned().collect();
-    let mut orders: Vec<(AccountId, ChangeBody)> = Vec::new();
-    for (account, lot, _) in lots_of(tx, &accounts, &BTreeSet::new()).await? {
-        if orders.last().is_none_or(|(last, _)| *last != account) {
-            orders.push((account, ChangeBody::default()));
-        }
-        if let Some((_, body)) = orders.last_mut() {
-            body.lots.get_or_insert_default().push(lot);
-        }
-    }
-    Ok(orders)
+    Ok(orders_of(lots_of(tx, &accounts, &BTreeSet::new()).await?))
 }
 
 /// Runs a statement over many rows at once; says how many it touched.
@@ -233,8 +225,4 @@ async fn many(
 /// An id within JSON, which has no bytes.
 pub(super) fn hex(id: Uuid) -> String {
     id.simple().to_string()
-}
-
-pub(super) fn text(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("what is recorded has string keys only")
 }

@@ -180,7 +180,7 @@ impl EmbeddedStore {
         })
     }
 
-    /// A clean end: snapshots of what has changed, so that the next opening has nothing to run again. Every verb after it
+    /// A clean end: snapshots of what has changed, so that the next start has nothing to run again. Every verb after it
     /// answers that the store is away.
     pub async fn close(&self) -> Result<(), StoreError> {
         let cut = match &self.journal {
@@ -285,8 +285,8 @@ impl Store for EmbeddedStore {
         self.shards.len()
     }
 
-    /// Waits for nothing: the ledger asks while it holds its file, which a group must be written to. Whatever is not in
-    /// the journal yet of what is seen here is not in the ledger either.
+    /// Waits for nothing: a ledger may ask that stands still meanwhile, and the journal may be waiting for its file.
+    /// Whatever is not in the journal yet of what is seen here is not in the ledger either.
     async fn view(&self, shard: ShardId) -> Result<ShardView, StoreError> {
         let state = self.shards.lock(shard);
         let engine = state.engine.as_ref().map_err(Clone::clone)?.as_ref();
