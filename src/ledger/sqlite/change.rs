@@ -52,7 +52,7 @@ impl LockedShard {
         &mut self,
         tx: &mut SqliteConnection,
         changes: &[(AccountId, ChangeBody)],
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), sqlx::Error> {
         if changes.is_empty() {
             return Ok(());
         }
