@@ -90,7 +90,7 @@ impl Tx<'_> {
     ) -> Result<(), LedgerError> {
         on!(self, conn, ledger => {
             let mut locked = ledger::change::LockedShard::lock(conn, shard).await?;
-            Ok(locked.append_all(conn, changes).await?)
+            Ok(locked.append(conn, changes).await?)
         })
     }
 

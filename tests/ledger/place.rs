@@ -169,7 +169,10 @@ impl Place {
             Self::Postgres { pool, .. } => {
                 let mut tx = pool.begin().await.unwrap();
                 let locked = postgres::change::LockedShard::lock(&mut tx, shard).await;
-                let appended = locked.unwrap().append(&mut tx, account, body).await;
+                let appended = locked
+                    .unwrap()
+                    .append(&mut tx, &[(account.clone(), body)])
+                    .await;
                 appended.unwrap();
                 tx.commit().await.unwrap();
             }
@@ -178,7 +181,10 @@ impl Place {
                 let mut conn = turn.connection().await.unwrap();
                 let mut tx = begin(&mut conn).await.unwrap();
                 let locked = sqlite::change::LockedShard::lock(&mut tx, shard).await;
-                let appended = locked.unwrap().append(&mut tx, account, body).await;
+                let appended = locked
+                    .unwrap()
+                    .append(&mut tx, &[(account.clone(), body)])
+                    .await;
                 appended.unwrap();
                 tx.commit().await.unwrap();
                 turn.keep(conn);
@@ -252,7 +258,7 @@ async fn grant_in_postgres(
     enter.execute(&mut *tx).await.unwrap();
     let order = postgres::account::lots(tx, account).await.unwrap();
     let body = change(order, lot, grant.nanos);
-    shard.append(tx, account, body).await.unwrap();
+    shard.append(tx, &[(account.clone(), body)]).await.unwrap();
     LotId(lot)
 }
 
@@ -285,7 +291,7 @@ async fn grant_in_sqlite(
     close.execute(&mut *tx).await.unwrap();
     let order = sqlite::account::lots(tx, account).await.unwrap();
     let body = change(order, lot, grant.nanos);
-    shard.append(tx, account, body).await.unwrap();
+    shard.append(tx, &[(account.clone(), body)]).await.unwrap();
     LotId(lot)
 }
 

@@ -69,20 +69,6 @@ async fn a_file_that_is_not_there_is_away_and_is_not_made() {
 }
 
 #[tokio::test]
-async fn a_database_in_memory_lives_as_long_as_it_is_open() {
-    let file = Arc::new(File::memory().await.unwrap());
-    let installation = migrate(&file, None).await.unwrap();
-    assert_eq!(installation.shards, 64);
-    // A connection that is given up takes nothing with it.
-    let mut turn = file.turn().await;
-    drop(turn.connection().await.unwrap());
-    drop(turn);
-    let ledger = SqliteLedger::over(file).await.unwrap();
-    assert_eq!(ledger.installation(), installation);
-    assert_eq!(ledger.prices_version().await.unwrap(), 1);
-}
-
-#[tokio::test]
 async fn whoever_writes_waits_for_its_turn_and_readers_do_not() {
     let world = World::in_a_file().await;
     let account = world.account(&[100]).await;

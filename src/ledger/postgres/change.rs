@@ -59,19 +59,8 @@ impl LockedShard {
         Ok(Self { id, row })
     }
 
-    /// Numbers one change, and returns its number.
-    pub async fn append(
-        &mut self,
-        tx: &mut PgConnection,
-        account: &AccountId,
-        body: ChangeBody,
-    ) -> Result<ChangeSeq, LedgerError> {
-        self.append_all(tx, &[(account.clone(), body)]).await?;
-        Ok(self.row.last_change)
-    }
-
     /// Numbers changes in their order.
-    pub async fn append_all(
+    pub async fn append(
         &mut self,
         tx: &mut PgConnection,
         changes: &[(AccountId, ChangeBody)],

@@ -69,7 +69,7 @@ pub(super) async fn write(
     withdraw(tx, &batch).await?;
     let mut changes = batch.rests;
     changes.extend(new_orders(tx, &risen).await?);
-    locked.append_all(tx, &changes).await?;
+    locked.append(tx, &changes).await?;
     Ok(())
 }
 

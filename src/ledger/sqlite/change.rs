@@ -36,23 +36,12 @@ impl LockedShard {
         Ok(Self { id, row })
     }
 
-    /// Numbers one change, and returns its number.
+    /// Numbers changes in their order.
     pub async fn append(
         &mut self,
         tx: &mut SqliteConnection,
-        account: &AccountId,
-        body: ChangeBody,
-    ) -> Result<ChangeSeq, LedgerError> {
-        self.append_all(tx, &[(account.clone(), body)]).await?;
-        Ok(self.row.last_change)
-    }
-
-    /// Numbers changes in their order.
-    pub async fn append_all(
-        &mut self,
-        tx: &mut SqliteConnection,
         changes: &[(AccountId, ChangeBody)],
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), sqlx::Error> {
         if changes.is_empty() {
             return Ok(());
         }

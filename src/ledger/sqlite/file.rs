@@ -4,9 +4,7 @@
 //! administration and the store's journal, takes its turn here, first come, first served. Whoever has a turn never
 //! waits for the store, which may be waiting for a turn of its journal.
 
-use std::ops::{Deref, DerefMut};
 use std::path::Path;
-use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -43,18 +41,10 @@ pub enum Durability {
 pub struct File {
     options: SqliteConnectOptions,
     writer: Mutex<Option<SqliteConnection>>,
-    reads: Reads,
+    /// Connections of their own: in WAL mode they neither wait for a writer nor hold one up.
+    reads: SqlitePool,
     /// Held by whoever compares the store with what is written here: one at a time, as under a row's lock in PostgreSQL.
     looks: Mutex<()>,
-}
-
-/// Where reads go.
-enum Reads {
-    /// Connections of their own: in WAL mode they neither wait for a writer nor hold one up.
-    Pool(SqlitePool),
-    /// The writer's connection: a database in memory has no WAL. It lives as long as a connection to it, so one is kept
-    /// open and never used.
-    Writer { _anchor: Mutex<SqliteConnection> },
 }
 
 impl File {
@@ -73,7 +63,7 @@ impl File {
         Ok(Self {
             options,
             writer: Mutex::new(Some(writer)),
-            reads: Reads::Pool(pool),
+            reads: pool,
             looks: Mutex::default(),
         })
     }
@@ -87,21 +77,6 @@ impl File {
         new.open(path)
             .map_err(|error| LedgerError::Away(format!("{}: {error}", path.display())))?;
         Self::open(path, durability).await
-    }
-
-    /// A database that ends with this value.
-    pub async fn memory() -> Result<Self, LedgerError> {
-        let options = SqliteConnectOptions::from_str("sqlite::memory:")?;
-        let options = writing(options, Durability::Process);
-        let anchor = connect(&options).await?;
-        Ok(Self {
-            options,
-            writer: Mutex::new(None),
-            reads: Reads::Writer {
-                _anchor: Mutex::new(anchor),
-            },
-            looks: Mutex::default(),
-        })
     }
 
     /// Waits for its turn to write; the wait is bounded, since each one before it is.
@@ -119,24 +94,13 @@ impl File {
     }
 
     /// A connection to read from. Use it within [`read`].
-    pub async fn reader(&self) -> Result<Reader<'_>, LedgerError> {
-        match &self.reads {
-            Reads::Pool(pool) => Ok(Reader::Own(pool.acquire().await?)),
-            Reads::Writer { .. } => {
-                let mut slot = self.writer.lock().await;
-                if slot.is_none() {
-                    *slot = Some(connect(&self.options).await?);
-                }
-                Ok(Reader::Writer(slot))
-            }
-        }
+    pub async fn reader(&self) -> Result<PoolConnection<Sqlite>, LedgerError> {
+        Ok(self.reads.acquire().await?)
     }
 
     /// Closes every connection, when all that use it are done; the last one folds the WAL into the file.
     pub async fn close(&self) -> Result<(), LedgerError> {
-        if let Reads::Pool(pool) = &self.reads {
-            pool.close().await;
-        }
+        self.reads.close().await;
         match self.writer.lock().await.take() {
             Some(writer) => within(WRITE_DEADLINE, writer.close()).await,
             None => Ok(()),
@@ -166,40 +130,12 @@ impl Turn<'_> {
     }
 }
 
-/// A connection to read from.
-pub enum Reader<'a> {
-    /// One of the pool.
-    Own(PoolConnection<Sqlite>),
-    /// The writer's, which is there.
-    Writer(MutexGuard<'a, Option<SqliteConnection>>),
-}
-
-impl Deref for Reader<'_> {
-    type Target = SqliteConnection;
-
-    fn deref(&self) -> &SqliteConnection {
-        match self {
-            Self::Own(conn) => conn,
-            Self::Writer(slot) => slot.as_ref().expect("a reader was made of a connection"),
-        }
-    }
-}
-
-impl DerefMut for Reader<'_> {
-    fn deref_mut(&mut self) -> &mut SqliteConnection {
-        match self {
-            Self::Own(conn) => conn,
-            Self::Writer(slot) => slot.as_mut().expect("a reader was made of a connection"),
-        }
-    }
-}
-
 /// Begins a transaction that may write at once: one that only finds out later may be turned away for good.
 pub async fn begin(conn: &mut SqliteConnection) -> Result<Transaction<'_, Sqlite>, LedgerError> {
     Ok(conn.begin_with(BEGIN).await?)
 }
 
-/// Reads within the deadline, taking a [`Reader`] included.
+/// Reads within the deadline, waiting for a connection included.
 pub async fn read<T>(work: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
     timeout(READ_DEADLINE, work)
         .await
