@@ -20,7 +20,7 @@ const RECOVERY: Duration = Duration::from_secs(30);
 /// How long a process lives, in milliseconds.
 const LIFE_MS: std::ops::Range<u64> = 20..2500;
 /// What the budgeted account may spend, in credits and in nanos.
-const BUDGET: (&str, i64) = ("0.03", 30_000_000);
+const BUDGET: (&str, i64) = ("0.012", 12_000_000);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_embedded_store_whose_process_is_killed_at_any_moment_loses_nothing() {

@@ -126,7 +126,8 @@ impl Caller {
         let (name, value) = match self.rng.random_range(0..6) {
             0 => ("x-mock-delay-ms", self.rng.random_range(1..800)),
             1 => ("x-mock-chunk-delay-ms", self.rng.random_range(1..60)),
-            2 => ("x-mock-output-tokens", self.rng.random_range(0..60)),
+            // Never more than was asked for, and so held: an overrun is no overselling.
+            2 => ("x-mock-output-tokens", self.rng.random_range(0..=tokens)),
             3 => ("x-mock-status", 500),
             _ => return call,
         };

@@ -24,7 +24,7 @@ const NODE_IS_GONE: Duration = Duration::from_millis(2500);
 /// How long until every sidecar is ready again after a fault.
 const RECOVERY: Duration = Duration::from_secs(30);
 /// What the budgeted account may spend, in credits and in nanos.
-const BUDGET: (&str, i64) = ("0.03", 30_000_000);
+const BUDGET: (&str, i64) = ("0.012", 12_000_000);
 /// A server that forgets nothing when it is killed, and one that may forget the last second if its machine is.
 const ALWAYS: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 const EVERYSEC: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "everysec"];

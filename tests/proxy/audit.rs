@@ -231,7 +231,11 @@ async fn a_shard_that_nobody_can_read_does_not_keep_the_others_from_the_audit() 
 async fn a_wiped_store_is_no_drift_and_a_rebuild_makes_it_whole() {
     let redis = Server::start();
     let installation = served(&redis.url()).await;
-    let accounts = [(); 3].map(|()| installation.account("1"));
+    let plan = installation.plan(
+        r#"{ resource = "tokens", window = "month", limit = 5_000 }, { resource = "requests", window = "day", limit = 9 },
+        { resource = "spend", window = "overall", limit = "0.5" }"#,
+    );
+    let accounts = [(); 3].map(|()| installation.account_on(&plan, "1"));
     let mut sidecar = installation.sidecar(&Settings::default());
     for account in &accounts {
         call(&sidecar, account, MODEL).await;
@@ -240,7 +244,9 @@ async fn a_wiped_store_is_no_drift_and_a_rebuild_makes_it_whole() {
     sidecar.ask_to_stop();
     assert!(sidecar.exited().await.success(), "{}", sidecar.said());
     installation.run(&["flush"]);
-    let left = accounts.each_ref().map(Account::available);
+    let show = |account: &Account| installation.run(&["account", "show", &account.id, "--json"]);
+    let before = accounts.each_ref().map(show);
+    assert!(before[0].contains("tokens"), "{}", before[0]);
     let _: String = redis.command(&["FLUSHALL"]);
 
     let wiped = installation.try_run(&["verify"]);
@@ -262,7 +268,8 @@ async fn a_wiped_store_is_no_drift_and_a_rebuild_makes_it_whole() {
         said.contains("3 accounts, no drift; 3 of them live"),
         "{said}"
     );
-    assert_eq!(accounts.each_ref().map(Account::available), left);
+    // Balances, counters and what is left of every limit.
+    assert_eq!(accounts.each_ref().map(show), before);
 }
 
 #[tokio::test]
