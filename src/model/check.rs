@@ -16,13 +16,13 @@ impl World {
         if !idle || self.lock.is_some() {
             return false;
         }
-        // Whoever has a reason to check finds the current server: that two servers are checked in turn, each with
-        // calls of its own, is more than the protocol bears.
-        if sidecar.server != self.current.name {
+        // It checks where its connection goes, also where others have left that server: then both are checked in turn.
+        if self.server(sidecar.server).is_none() {
             self.sides[side].server = self.current.name;
             self.sides[side].adopted = None;
         }
-        let view = Box::new(self.current.view(self.now));
+        let server = self.server(self.sides[side].server);
+        let view = Box::new(server.unwrap_or(&self.current).view(self.now));
         let home = self.truth.row(SHARD).home.clone();
         self.sides[side].check = Check::Read { view, home, anew };
         if self.rules.hold(Rule::LockBeforeTheHeader) {

@@ -9,8 +9,9 @@ use std::fmt::{self, Write};
 use std::hash::{DefaultHasher, Hasher};
 
 use super::action::Action;
+use super::candidates::candidates;
 use super::rules::Rules;
-use super::search::{Failure, candidates, reckoned};
+use super::search::{Failure, reckoned};
 use super::world::{Bounds, World};
 
 /// What was searched.

@@ -6,10 +6,12 @@
 
 mod action;
 mod books;
+mod candidates;
 mod cast;
 mod check;
 mod exhaustive;
 mod flush;
+mod openings;
 mod rest;
 mod rules;
 mod scenes;

@@ -103,8 +103,6 @@ impl World {
         }
         let before = std::mem::replace(&mut self.current, server);
         self.old = (!in_place).then_some(before);
-        // A copy of what is lost cannot come back.
-        self.copies.clear();
         true
     }
 
@@ -117,7 +115,6 @@ impl World {
         if let Some(old) = self.old.take() {
             self.old = Some(std::mem::replace(&mut self.current, old));
         }
-        self.copies.clear();
         true
     }
 
@@ -152,6 +149,9 @@ impl World {
         }
         self.happened.ages += 1;
         self.current.age();
+        // Marks are kept for longer than any command or answer is on its way.
+        self.net.clear();
+        self.late.clear();
         true
     }
 

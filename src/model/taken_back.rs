@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use super::rules::{Rule, Rules};
-use super::scenes;
 use super::search::{Until, replay, search, shrink, story};
 use super::world::Bounds;
 use super::wrong::Broken;
+use super::{openings, scenes};
 
 /// More runs than any of these needs, so that a change elsewhere does not make a search miss by chance.
 const UNTIL: Until = Until {
@@ -84,7 +84,7 @@ fn rule_19_endings_of_an_earlier_epoch_count_whatever_their_number() {
     breaks(
         Broken::NeverLost,
         Rule::EndingsOfEarlierEpochsCount,
-        &scenes::A_BRANCH_COMES_BACK,
+        &openings::A_BRANCH_COMES_BACK,
     );
 }
 
@@ -102,7 +102,7 @@ fn rule_19_a_flush_is_of_the_server_that_the_ledger_knows() {
     breaks(
         Broken::NeverLost,
         Rule::CommitsOnlyOfTheServer,
-        &scenes::A_FLUSH_COMES_LATE,
+        &openings::A_FLUSH_COMES_LATE,
     );
 }
 
@@ -116,7 +116,7 @@ fn rule_21_the_row_is_locked_before_the_header_is_read() {
     breaks(
         Broken::NeverLost,
         Rule::LockBeforeTheHeader,
-        &scenes::LOOKS_AND_ANOTHER_BEGINS_AN_EPOCH,
+        &openings::LOOKS_AND_ANOTHER_BEGINS_AN_EPOCH,
     );
 }
 
@@ -125,7 +125,7 @@ fn rule_21_another_server_is_another_epoch() {
     breaks(
         Broken::NeverLost,
         Rule::AnotherServerIsAnotherEpoch,
-        &scenes::TWO_BRANCHES,
+        &openings::TWO_BRANCHES,
     );
 }
 
@@ -134,7 +134,7 @@ fn rule_21_the_epoch_is_committed_before_the_header_is_written() {
     breaks(
         Broken::NeverLost,
         Rule::EpochBeforeTheHeader,
-        &scenes::TWO_BEGIN_AN_EPOCH,
+        &openings::TWO_BEGIN_AN_EPOCH,
     );
 }
 
@@ -143,7 +143,7 @@ fn rule_21_the_header_is_written_upwards_only() {
     breaks(
         Broken::Asserted,
         Rule::HeaderOnlyUpwards,
-        &scenes::A_HEADER_COMES_LATE,
+        &openings::A_HEADER_COMES_LATE,
     );
 }
 
@@ -152,7 +152,7 @@ fn rule_21_a_command_expects_the_epoch_that_was_agreed_on() {
     breaks(
         Broken::Exact,
         Rule::CommandsExpectAnEpoch,
-        &scenes::A_LOAD_OUTLIVES_ITS_EPOCH,
+        &openings::A_LOAD_OUTLIVES_ITS_EPOCH,
     );
 }
 
@@ -161,7 +161,7 @@ fn rule_21_what_was_agreed_on_counts_for_one_connection() {
     breaks(
         Broken::NeverLost,
         Rule::AgreedForOneConnection,
-        &scenes::CHECKS_WHILE_THE_SERVER_CHANGES,
+        &openings::CHECKS_WHILE_THE_SERVER_CHANGES,
     );
 }
 
@@ -170,7 +170,7 @@ fn rule_21_answers_of_an_earlier_epoch_do_not_count() {
     breaks(
         Broken::NeverLost,
         Rule::AnswersOfThisEpoch,
-        &scenes::AN_ANSWER_OUTLIVES_ITS_EPOCH,
+        &openings::AN_ANSWER_OUTLIVES_ITS_EPOCH,
     );
 }
 
@@ -189,7 +189,7 @@ fn rule_22_an_image_behind_the_store_is_refused() {
     breaks(
         Broken::Exact,
         Rule::ImageNotBehind,
-        &scenes::A_GRANT_AFTER_THE_IMAGE,
+        &openings::A_GRANT_AFTER_THE_IMAGE,
     );
 }
 
@@ -198,7 +198,7 @@ fn rule_22_changes_that_the_image_has_are_passed_over() {
     breaks(
         Broken::Exact,
         Rule::AsOfTheImage,
-        &scenes::A_GRANT_BEFORE_THE_IMAGE,
+        &openings::A_GRANT_BEFORE_THE_IMAGE,
     );
 }
 
@@ -222,7 +222,7 @@ fn rule_23_endings_are_kept_until_the_epoch_that_acknowledged_them_is_flushed() 
     breaks(
         Broken::NeverLost,
         Rule::KeptUntilThatEpochFlushed,
-        &scenes::AN_ENDING_IS_FORGOTTEN,
+        &openings::AN_ENDING_IS_FORGOTTEN,
     );
 }
 
@@ -240,7 +240,7 @@ fn rule_23_a_hold_that_was_lost_is_made_again() {
     breaks(
         Broken::NeverOversold,
         Rule::HeldAgain,
-        &scenes::A_HOLD_IS_FORGOTTEN,
+        &openings::A_HOLD_IS_FORGOTTEN,
     );
 }
 
@@ -264,7 +264,7 @@ fn rule_24_nothing_of_an_earlier_epoch_is_undone() {
     breaks(
         Broken::Exact,
         Rule::NothingIsUndoneOfAnEarlierEpoch,
-        &scenes::TWO_FLUSHERS,
+        &openings::TWO_FLUSHERS,
     );
 }
 
@@ -282,6 +282,6 @@ fn rule_27_a_withdrawal_takes_once() {
     breaks(
         Broken::NeverTwice,
         Rule::WithdrawsOnce,
-        &scenes::A_WITHDRAWAL_COMES_BACK,
+        &openings::A_WITHDRAWAL_COMES_BACK,
     );
 }
