@@ -5,7 +5,7 @@
 --       max      how many at the most
 -- Answers
 --   {'lost', epoch found}
---   {'outbox', run_id, entries}    each {'<seq>-0', {field, value, …}}, see entry.lua
+--   {'outbox', name of the server, entries}    each {'<seq>-0', {field, value, …}}, see entry.lua
 
 local header, outbox = KEYS[1], KEYS[2]
 local epoch, max = ARGV[1], ARGV[2]
@@ -13,5 +13,5 @@ local epoch, max = ARGV[1], ARGV[2]
 if is_lost(header, epoch) then
   return lost(header)
 end
-local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
-return { 'outbox', run_id, redis.call('XRANGE', outbox, '-', '+', 'COUNT', max) }
+local name = server_name(redis.call('INFO', 'server', 'replication'))
+return { 'outbox', name, redis.call('XRANGE', outbox, '-', '+', 'COUNT', max) }

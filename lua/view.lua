@@ -2,8 +2,8 @@
 --
 -- KEYS  header, outbox
 -- Answers
---   {run_id, now, maxmemory-policy, length of the outbox, epoch of its oldest entry or -1, install, format, epoch,
---    out_seq, applied_seq}
+--   {name of the server, now, maxmemory-policy, length of the outbox, epoch of its oldest entry or -1, install, format,
+--    epoch, out_seq, applied_seq}
 --   where the last five are missing if there is no header
 
 local header, outbox = KEYS[1], KEYS[2]
@@ -24,10 +24,9 @@ local function oldest_epoch()
   return 0
 end
 
-local info = redis.call('INFO', 'server', 'memory')
-local run_id = string.match(info, 'run_id:(%w+)')
+local info = redis.call('INFO', 'server', 'replication', 'memory')
 local policy = string.match(info, 'maxmemory_policy:([%w-]+)')
 return {
-  run_id, clock(), policy, redis.call('XLEN', outbox), oldest_epoch(),
+  server_name(info), clock(), policy, redis.call('XLEN', outbox), oldest_epoch(),
   unpack(redis.call('HMGET', header, 'install', 'format', 'epoch', 'out_seq', 'applied_seq')),
 }

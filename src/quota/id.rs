@@ -132,8 +132,8 @@ number!(
     Version(i64)
 );
 
-/// The server that keeps a shard, as it names itself: a Redis that starts anew has another name, an embedded file has one
-/// for ever.
+/// The server that keeps a shard, as it names itself: a Redis that starts anew, or is promoted, has another name; an
+/// embedded file has one for ever.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunId(pub String);

@@ -118,3 +118,30 @@ async fn a_node_of_a_cluster_that_goes_takes_its_shards_along_until_they_are_che
     let header = stage.store.view(stage.shard).await.unwrap().header;
     assert_eq!((header, stage.store.adopted(stage.shard)), (None, None));
 }
+
+/// A server that followed another one, and takes over again, has the other's data under its old run id.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_comes_back_from_being_a_replica_is_another_one() {
+    let (server, other) = (Server::start(), Server::start());
+    let stage = Stage::redis_at(&server.url()).await;
+    let name = async || {
+        stage
+            .store
+            .view(stage.shard)
+            .await
+            .ok()
+            .map(|view| view.run_id)
+    };
+    let before = name().await.expect("it answers");
+    assert_eq!(name().await, Some(before.clone()), "nothing has happened");
+    let port = other.address().port().to_string();
+    server.command::<()>(&["REPLICAOF", "127.0.0.1", &port]);
+    until("it has the other's data", async || {
+        let info: String = server.command(&["INFO", "replication"]);
+        info.contains("master_link_status:up")
+    })
+    .await;
+    server.command::<()>(&["REPLICAOF", "NO", "ONE"]);
+    until("it answers again", async || name().await.is_some()).await;
+    assert_ne!(name().await, Some(before));
+}

@@ -44,6 +44,7 @@ const READS: &str = "#!lua flags=no-writes";
 
 const EXACT: &str = include_str!("../../../lua/prelude/exact.lua");
 const HEADER: &str = include_str!("../../../lua/prelude/header.lua");
+const SERVER: &str = include_str!("../../../lua/prelude/server.lua");
 const ACCOUNT: &str = include_str!("../../../lua/prelude/account.lua");
 const RESERVATION: &str = include_str!("../../../lua/prelude/reservation.lua");
 const LOTS: &str = include_str!("../../../lua/prelude/lots.lua");
@@ -80,9 +81,9 @@ impl Scripts {
             expire: Script::new(ALWAYS, &expiry, verb!("expire")),
             load: Script::new(GROWS, &credit, verb!("load")),
             apply: Script::new(GROWS, &credit, verb!("apply")),
-            view: Script::new(READS, &[clock], verb!("view")),
+            view: Script::new(READS, &[SERVER, clock], verb!("view")),
             open: Script::new(GROWS, &[], verb!("open")),
-            outbox: Script::new(READS, &[HEADER], verb!("outbox")),
+            outbox: Script::new(READS, &[HEADER, SERVER], verb!("outbox")),
             forget: Script::new(ALWAYS, &[HEADER], verb!("forget")),
             account: Script::new(READS, &hold, verb!("account")),
         }
