@@ -52,6 +52,13 @@ pub(super) enum Holder {
 impl Lease {
     /// Takes it, or says who has it. One who has just begun or is soon done is waited for.
     pub async fn take(file: &Path) -> Result<Holder, Failure> {
+        if file.is_symlink() && !file.exists() {
+            // Under the link's name it would be owned beside the link, and under its own once more.
+            return Err(Failure::Usage(format!(
+                "{} is a link to a file that is not there: name the file itself the first time",
+                file.display()
+            )));
+        }
         let path = path(file);
         let until = Instant::now() + PATIENCE;
         loop {
@@ -160,5 +167,20 @@ mod tests {
         };
         let again = Lease::take(&file).await;
         assert!(matches!(again, Ok(Holder::Silent(_))));
+    }
+
+    #[tokio::test]
+    async fn a_link_has_the_lease_of_its_file_and_none_without_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("a.db"), folder.path().join("b.db"));
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(Lease::take(&link).await.is_err(), "there is no file");
+        fs::write(&file, "").unwrap();
+        let Ok(Holder::Us(mut lease)) = Lease::take(&link).await else {
+            panic!("nobody else has it");
+        };
+        lease.say(listens()).unwrap();
+        let held = Lease::take(&file).await;
+        assert!(matches!(held, Ok(Holder::Sidecar(_))));
     }
 }
