@@ -49,7 +49,6 @@ impl From<OffsetDateTime> for UnixMs {
 }
 
 /// Serializes a moment as RFC 3339 writes it, for answers that people read too.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
 pub fn rfc3339<S: Serializer>(at: &UnixMs, serializer: S) -> Result<S::Ok, S::Error> {
     time::serde::rfc3339::serialize(&at.to_utc(), serializer)
 }

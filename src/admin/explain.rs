@@ -134,20 +134,17 @@ async fn account(place: &Place, id: &AccountId, output: &Output) -> Result<(), F
         Err(failure @ Failure::Store(_)) => (None, Some(failure)),
         Err(failure) => return Err(failure),
     };
-    let (shown, reservations, note) = match seen {
-        Some((books, view, now)) => {
-            pending.changes = changes(&books, &view);
-            let unflushed = view.unflushed.iter();
-            let unflushed = unflushed.filter(|entry| entry.seq > books.flushed_seq);
-            pending.entries = unflushed.map(PendingEntry::of).collect();
-            let holds = view.holds.iter().map(ShownHold::of).collect();
-            (Shown::of_view(view, now), holds, None)
-        }
-        None => {
-            let note = if away.is_some() { AWAY } else { COLD };
-            let shown = Shown::of_image(image, Clock::System.now());
-            (shown, Vec::new(), Some(note))
-        }
+    let (shown, reservations, note) = if let Some((books, view, now)) = seen {
+        pending.changes = changes(&books, &view);
+        let unflushed = view.unflushed.iter();
+        let unflushed = unflushed.filter(|entry| entry.seq > books.flushed_seq);
+        pending.entries = unflushed.map(PendingEntry::of).collect();
+        let holds = view.holds.iter().map(ShownHold::of).collect();
+        (Shown::of_view(view, now), holds, None)
+    } else {
+        let note = if away.is_some() { AWAY } else { COLD };
+        let shown = Shown::of_image(image, Clock::System.now());
+        (shown, Vec::new(), Some(note))
     };
     let explained = Explained {
         shown,

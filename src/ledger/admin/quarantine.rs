@@ -118,7 +118,7 @@ impl Admin {
                 }
                 retried.push(Retried {
                     seq: OutSeq(seq),
-                    account: account(text)?,
+                    account: account(text.as_deref())?,
                     refused,
                 });
             }
@@ -151,6 +151,6 @@ async fn resolve(tx: &mut Tx<'_>, id: Uuid) -> Result<(), LedgerError> {
     Ok(())
 }
 
-fn account(text: Option<String>) -> Result<Option<AccountId>, LedgerError> {
-    text.as_deref().map(to_account_id).transpose()
+fn account(text: Option<&str>) -> Result<Option<AccountId>, LedgerError> {
+    text.map(to_account_id).transpose()
 }
