@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
@@ -17,6 +18,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::failure::Failure;
 use super::lease::Listens;
@@ -26,6 +28,8 @@ use super::{Cli, Command, Typed, run_at};
 use crate::proxy::{Answer, Commands};
 
 const PATH: &str = "/admin/v1/command";
+/// How long an owner may take: its longest command reads all records of an account.
+const PATIENCE: Duration = Duration::from_mins(15);
 /// A catalogue is the longest thing that is sent.
 const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 
@@ -164,10 +168,15 @@ pub(super) async fn ask(owner: &Listens, asked: &Asked) -> Result<u8, NotAsked> 
         .body(Full::new(Bytes::from(body)))
         .map_err(|error| failed(&error))?;
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let response = match client.request(request).await {
-        Ok(response) => response,
-        Err(error) if error.is_connect() => return Err(NotAsked::Gone),
-        Err(error) => return Err(failed(&error)),
+    let response = match timeout(PATIENCE, client.request(request)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) if error.is_connect() => return Err(NotAsked::Gone),
+        Ok(Err(error)) => return Err(failed(&error)),
+        Err(_) => {
+            return Err(failed(
+                &"it takes too long; whatever it was asked, it may do yet",
+            ));
+        }
     };
     let status = response.status();
     if status != StatusCode::OK {

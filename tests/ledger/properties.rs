@@ -99,6 +99,7 @@ properties! {
         an_outbox_of_which_nothing_can_be_read_passes_too,
         an_outbox_full_of_garbage_passes_in_steps_and_holds_up_nothing_for_ever,
         what_is_wrong_with_the_ledger_puts_nothing_aside,
+        a_withdrawal_of_an_account_that_is_not_there_is_put_aside,
     }
     operator {
         an_account_is_made_once_edited_and_listed,

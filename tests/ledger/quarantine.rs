@@ -4,7 +4,7 @@ use tollgate::ledger::{Checked, Committed, Flushed, Ledger, LedgerError};
 use tollgate::money::Nanos;
 use tollgate::quota::{
     AccountId, Entry, EntryKind, LotId, Moved, OutSeq, Outbox, ReservationId, ShardId, Store,
-    Unreadable, Window,
+    Unreadable, Window, Withdrawal, WithdrawalReason,
 };
 use uuid::Uuid;
 
@@ -347,4 +347,41 @@ async fn a_missing_partition_and_a_locked_table_put_nothing_aside() {
         .unwrap();
     assert_eq!(aside(&world).await, []);
     world.assert_one(&account).await;
+}
+
+/// What the ledger would have undone has nobody to be undone for.
+pub async fn a_withdrawal_of_an_account_that_is_not_there_is_put_aside(world: World) {
+    let account = world.account(&[100]).await;
+    let shard = world.shard(&account);
+    let row = world.ledger.row(shard).await.unwrap();
+    let home = row.home.unwrap();
+    let mut names = (0..).map(|n| format!("nobody-{n}").parse().unwrap());
+    let nobody: AccountId = names.find(|id| world.shard(id) == shard).unwrap();
+    let odd = Entry {
+        seq: OutSeq(row.flushed_seq.0 + 1),
+        epoch: home.epoch,
+        at: world.now(),
+        account: nobody.clone(),
+        kind: EntryKind::Withdrawn(Withdrawal {
+            id: Uuid::now_v7(),
+            lot: LotId(999),
+            reason: WithdrawalReason::Void,
+            amount: Nanos(5),
+        }),
+        moved: Moved {
+            lots: vec![(LotId(999), Nanos(-5))],
+            ..Moved::default()
+        },
+    };
+    let outbox = Outbox {
+        run_id: home.run_id,
+        epoch: home.epoch,
+        entries: vec![odd.clone()],
+        unreadable: Vec::new(),
+    };
+    let committed = world.ledger.commit(shard, &outbox).await.unwrap();
+    assert!(matches!(committed, Committed::UpTo { entry, .. } if entry == odd.seq));
+    let aside = world.admin().await.quarantined(shard, OutSeq(0)).await;
+    let aside = aside.unwrap();
+    assert_eq!((aside.len(), &aside[0].account), (1, &Some(nobody)));
 }
