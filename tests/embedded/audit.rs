@@ -7,6 +7,7 @@ use serde_json::Value;
 use sqlx::{Connection, SqliteConnection};
 
 use super::{Embedded, call, text};
+use crate::harness::client::get;
 use crate::harness::wait::until;
 
 const AUDITS: usize = 10;
@@ -78,6 +79,12 @@ async fn verify_finds_nothing_while_its_owner_serves() {
     };
     futures_util::future::join_all((0..CALLERS).map(|_| calls())).await;
     audits.join().expect("no audit found anything");
+    until("the auditor has been round, too", async || {
+        let page = get(format!("{}/metrics", sidecar.health)).send().await;
+        let never = "\ntollgate_audited_accounts_total 0\n";
+        (!page.text().contains(never)).then_some(())
+    })
+    .await;
     assert!(
         !sidecar.said().contains("does not add up"),
         "{}",
