@@ -45,7 +45,9 @@ pub fn add_headers(
     now: UnixMs,
 ) {
     // What the upstream says of its limits speaks of the operator's account there, not of the caller's here.
-    for name in OPENAI.iter().flat_map(|(_, names)| names) {
+    // So does what another Tollgate there says, where this one has nothing to say in its place.
+    let ours = [CHARGE, BALANCE, WOULD_REFUSE];
+    for name in OPENAI.iter().flat_map(|(_, names)| names).chain(&ours) {
         headers.remove(name);
     }
     set(headers, RESERVATION, &admitted.id.to_string());
