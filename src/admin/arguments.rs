@@ -4,6 +4,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{Date, OffsetDateTime};
+use uuid::Uuid;
 
 use crate::clock::UnixMs;
 use crate::ledger::usage::By;
@@ -59,6 +60,12 @@ pub(super) fn label(text: &str) -> Result<String, String> {
         ));
     }
     Ok(text.to_owned())
+}
+
+/// The id of a key. Its secret, which people have at hand, is not shown again.
+pub(super) fn key_id(text: &str) -> Result<Uuid, String> {
+    let expected = "expected the key's id, as `tollgate key list` shows it, and not its secret";
+    text.parse().map_err(|_| expected.to_owned())
 }
 
 /// A moment as answers show it.

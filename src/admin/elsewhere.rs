@@ -35,7 +35,8 @@ pub(super) async fn run(config: Config, typed: Typed, output: &Output) -> Result
             Holder::Sidecar(listens) => listens,
             Holder::Silent(lease) => {
                 return Err(Failure::Away(format!(
-                    "another process has the file and does not say where it listens: see {}",
+                    "another process has the file and does not say where it listens: a command that runs, or a sidecar \
+                     that begins or ends. Try again when it is done; {} has its process id",
                     lease.display()
                 )));
             }

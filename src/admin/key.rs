@@ -30,6 +30,7 @@ pub(super) enum Command {
     /// Refuse a key from now on; exact at the next call on every sidecar.
     Revoke {
         /// The key's id, as `tollgate key list` shows it; not its secret.
+        #[arg(value_parser = arguments::key_id)]
         id: Uuid,
     },
 }

@@ -89,6 +89,9 @@ async fn sidecar(
     commands: Option<Commands>,
     announce: impl FnOnce(&Addresses),
 ) -> Result<(), Failure> {
+    if config.routes.is_empty() {
+        tracing::warn!("the configuration has no [[route]] yet: every call is answered with 404");
+    }
     let told = told_to_stop()?;
     let upkeep = tokio::spawn(keep_up(live.ledger.clone()));
     let (store, ledger) = (live.store.clone(), live.ledger.clone());
