@@ -185,6 +185,8 @@ pub trait Ledger: Send + Sync {
                         // The first one is the beginning of everything, and nothing to worry about.
                         if header.epoch == Epoch(1) {
                             tracing::debug!(%shard, reason, "its first epoch begins");
+                        } else if anew {
+                            tracing::info!(%shard, epoch = %header.epoch, reason, "a new epoch begins");
                         } else {
                             tracing::warn!(%shard, epoch = %header.epoch, reason, "a new epoch begins");
                         }

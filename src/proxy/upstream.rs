@@ -132,7 +132,11 @@ impl Upstream {
     ) -> Result<Response<Incoming>, Refusal> {
         let answer = timeout(self.first_byte_timeout, self.client.request(request));
         match answer.await {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(mut response)) => {
+                // What the upstream speaks is between it and this proxy: a caller's connection goes on.
+                *response.version_mut() = Version::HTTP_11;
+                Ok(response)
+            }
             Ok(Err(error)) => Err(why_unreachable(&error)),
             Err(_) => Err(Refusal::UpstreamTimeout),
         }
