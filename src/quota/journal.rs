@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::{ReservationId, Settle};
+use crate::money::MAX_AMOUNT;
 
 /// Beyond this size no further call is written down, so none goes on without the store.
 const MOST_BYTES: u64 = 16 * 1024 * 1024;
@@ -56,17 +57,18 @@ impl Journal {
                 "another process has it, or it cannot be locked: {error}"
             ))
         })?;
-        let mut text = String::new();
-        file.read_to_string(&mut text)?;
-        let left = left_open(&text);
+        // A line may have broken off anywhere, within a character too.
+        let mut written = Vec::new();
+        file.read_to_end(&mut written)?;
+        let left = left_open(&String::from_utf8_lossy(&written));
         if left.is_empty() {
             file.set_len(0)?;
         }
-        let bytes = if left.is_empty() { 0 } else { text.len() };
+        let bytes = if left.is_empty() { 0 } else { written.len() };
         let appended = Appended {
             file,
             bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
-            torn: bytes > 0 && !text.ends_with('\n'),
+            torn: bytes > 0 && !written.ends_with(b"\n"),
         };
         let open = left.iter().map(|settle| settle.id).collect();
         let journal = Self {
@@ -151,8 +153,20 @@ fn left_open(text: &str) -> Vec<Settle> {
     }
     open.extend(ended);
     open.into_values()
-        .filter(|settle| !done.contains(&settle.id))
+        .filter(|settle| !done.contains(&settle.id) && is_possible(settle))
         .collect()
+}
+
+/// Whether this program may have written it: the store takes its amounts as they are.
+fn is_possible(settle: &Settle) -> bool {
+    let amounts = settle.counts.iter().map(|count| count.amount.0);
+    let possible = amounts
+        .chain([settle.charge.0])
+        .all(|amount| (0..=MAX_AMOUNT).contains(&amount));
+    if !possible {
+        tracing::error!(id = %settle.id, "an ending in the journal is beyond all bounds, and is left out");
+    }
+    possible
 }
 
 #[cfg(test)]
@@ -234,5 +248,42 @@ mod tests {
         journal.write_open(late).unwrap();
         drop(journal);
         assert_eq!(Journal::open(&path).unwrap().1, []);
+    }
+
+    #[test]
+    fn a_line_that_broke_off_inside_a_character_loses_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let (journal, _) = Journal::open(&path).unwrap();
+        let floor = settle(1);
+        begin(&journal, &floor);
+        drop(journal);
+        let torn = Settle {
+            detail: "{\"model\":\"é\"}".into(),
+            ..settle(2)
+        };
+        let mut line = serde_json::to_vec(&Line::Open(torn)).unwrap();
+        let at = line.iter().position(|byte| *byte == 0xc3).unwrap();
+        line.truncate(at + 1);
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(&line).unwrap();
+        drop(file);
+        let (_journal, left) = Journal::open(&path).expect("the journal opens");
+        assert_eq!(left, [floor]);
+    }
+
+    #[test]
+    fn an_amount_beyond_all_bounds_is_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let beyond = settle(i64::MAX);
+        let line = serde_json::to_string(&Line::Open(beyond)).unwrap();
+        std::fs::write(&path, format!("{line}\n")).unwrap();
+        let (_journal, left) = Journal::open(&path).unwrap();
+        assert_eq!(
+            left,
+            [],
+            "the engine would panic on it, under its shard's lock"
+        );
     }
 }
