@@ -37,9 +37,16 @@ pub(super) struct Listens {
 }
 
 /// The file is this process's own until this is dropped.
+///
+/// Beside the lease the file itself is locked, so that neither another name of it nor a lease that is removed makes a
+/// second owner. SQLite locks by other means; its connections are closed before this is dropped, as closing any handle of
+/// a file ends SQLite's locks of it.
 #[derive(Debug)]
 #[must_use = "the file is given back when this is dropped"]
-pub(super) struct Lease(File);
+pub(super) struct Lease {
+    said: File,
+    _file: File,
+}
 
 /// Who has the lease.
 pub(super) enum Holder {
@@ -63,7 +70,7 @@ impl Lease {
         let until = Instant::now() + PATIENCE;
         loop {
             let failed = |error| Failure::Usage(format!("{}: {error}", path.display()));
-            if let Some(lease) = Self::try_take(&path).map_err(failed)? {
+            if let Some(lease) = Self::try_take(&path, file).map_err(failed)? {
                 return Ok(Holder::Us(lease));
             }
             // What is half written, or not written yet, is read again.
@@ -79,17 +86,15 @@ impl Lease {
         }
     }
 
-    fn try_take(path: &Path) -> io::Result<Option<Self>> {
-        let mut open = OpenOptions::new();
-        let open = open.read(true).write(true).create(true).truncate(false);
-        let file = open.mode(MODE).open(path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
-        file.set_permissions(Permissions::from_mode(MODE))?;
-        let mut lease = Self(file);
+    fn try_take(path: &Path, file: &Path) -> io::Result<Option<Self>> {
+        let Some(said) = locked(path)? else {
+            return Ok(None);
+        };
+        let Some(file) = locked(file)? else {
+            return Ok(None);
+        };
+        said.set_permissions(Permissions::from_mode(MODE))?;
+        let mut lease = Self { said, _file: file };
         lease.write(None)?;
         Ok(Some(lease))
     }
@@ -102,16 +107,28 @@ impl Lease {
     fn write(&mut self, listens: Option<Listens>) -> io::Result<()> {
         let pid = std::process::id();
         let said = serde_json::to_vec(&Owner { pid, listens })?;
-        self.0.set_len(0)?;
-        self.0.rewind()?;
-        self.0.write_all(&said)
+        self.said.set_len(0)?;
+        self.said.rewind()?;
+        self.said.write_all(&said)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         // Whoever reads it from now on finds nobody; the lock goes with the file.
-        let _ = self.0.set_len(0);
+        let _ = self.said.set_len(0);
+    }
+}
+
+/// Opens a file, makes it where there is none, and locks it; `None` where another process has it.
+fn locked(path: &Path) -> io::Result<Option<File>> {
+    let mut open = OpenOptions::new();
+    let open = open.read(true).write(true).create(true).truncate(false);
+    let file = open.mode(MODE).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -182,5 +199,13 @@ mod tests {
         lease.say(listens()).unwrap();
         let held = Lease::take(&file).await;
         assert!(matches!(held, Ok(Holder::Sidecar(_))));
+        // Nor does a lease that is gone make a second owner, or another name that no link shows.
+        let other = folder.path().join("c.db");
+        fs::hard_link(&file, &other).unwrap();
+        assert!(Lease::try_take(&path(&other), &other).unwrap().is_none());
+        fs::remove_file(path(&file)).unwrap();
+        assert!(Lease::try_take(&path(&file), &file).unwrap().is_none());
+        drop(lease);
+        assert!(Lease::try_take(&path(&other), &other).unwrap().is_some());
     }
 }
