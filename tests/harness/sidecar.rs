@@ -178,6 +178,16 @@ impl Sidecar {
         get(format!("{}/readyz", self.health)).send().await
     }
 
+    /// What a metric without labels says now.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let page = get(format!("{}/metrics", self.health)).send().await.text();
+        let mut lines = page.lines();
+        let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name}: {page}"))
+            .parse()
+            .expect("a number")
+    }
+
     /// Waits until readiness answers this status.
     pub async fn until_ready_is(&self, status: u16) -> Answer {
         let what = format!("readiness answers {status}");

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use crate::harness::account::{Account, chat};
-use crate::harness::client::get;
 use crate::harness::configuration::Settings;
 use crate::harness::installation::{DEAR_MODEL, FLAT_NANOS, Installation, MODEL};
 use crate::harness::postgres;
@@ -100,8 +99,8 @@ async fn verify_finds_nothing_while_calls_grants_and_audits_go_on() {
             "{}",
             sidecar.said()
         );
-        assert!(metric(sidecar, "tollgate_audited_accounts_total").await > 0);
-        assert_eq!(metric(sidecar, "tollgate_audit_drift").await, 0);
+        assert!(sidecar.metric("tollgate_audited_accounts_total").await > 0);
+        assert_eq!(sidecar.metric("tollgate_audit_drift").await, 0);
     }
     installation.run(&["flush"]);
     installation.verify();
@@ -151,18 +150,6 @@ async fn a_store_that_restarts_or_is_emptied_is_never_a_drift() {
     );
 }
 
-async fn metric(sidecar: &Sidecar, name: &str) -> u64 {
-    let page = get(format!("{}/metrics", sidecar.health))
-        .send()
-        .await
-        .text();
-    let mut lines = page.lines();
-    let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("{name}: {page}"))
-        .parse()
-        .expect("a number")
-}
-
 #[tokio::test]
 async fn the_auditor_counts_a_drift_and_says_it_once_by_name() {
     let installation = served(&server().url()).await;
@@ -174,12 +161,12 @@ async fn the_auditor_counts_a_drift_and_says_it_once_by_name() {
     let more = "UPDATE credit_grant SET balance_nanos = balance_nanos + 7 WHERE account_id = $1";
     sql(&installation, more, &account).await;
     until("the metric counts it", async || {
-        (metric(&sidecar, "tollgate_audit_drift").await == 1).then_some(())
+        (sidecar.metric("tollgate_audit_drift").await == 1).then_some(())
     })
     .await;
-    let audited = metric(&sidecar, "tollgate_audited_accounts_total").await;
+    let audited = sidecar.metric("tollgate_audited_accounts_total").await;
     until("it was audited once more", async || {
-        (metric(&sidecar, "tollgate_audited_accounts_total").await > audited).then_some(())
+        (sidecar.metric("tollgate_audited_accounts_total").await > audited).then_some(())
     })
     .await;
     let said = sidecar.said();
@@ -199,7 +186,7 @@ async fn the_auditor_counts_a_drift_and_says_it_once_by_name() {
     let less = "UPDATE credit_grant SET balance_nanos = balance_nanos - 7 WHERE account_id = $1";
     sql(&installation, less, &account).await;
     until("the metric forgets it", async || {
-        (metric(&sidecar, "tollgate_audit_drift").await == 0).then_some(())
+        (sidecar.metric("tollgate_audit_drift").await == 0).then_some(())
     })
     .await;
     installation.verify();
@@ -222,7 +209,7 @@ async fn a_shard_that_nobody_can_read_does_not_keep_the_others_from_the_audit() 
         SELECT max(id) FROM account WHERE shard <> (SELECT shard FROM account WHERE id = $1))";
     sql(&installation, elsewhere, &accounts[0]).await;
     until("the drift elsewhere is found", async || {
-        (metric(&sidecar, "tollgate_audit_drift").await == 1).then_some(())
+        (sidecar.metric("tollgate_audit_drift").await == 1).then_some(())
     })
     .await;
 }

@@ -2,7 +2,7 @@
 //! held (rules 21 to 23; invariants 2, 3, 4, 6).
 
 use crate::harness::account::{Account, Record, chat, streamed_chat};
-use crate::harness::client::{Opened, get};
+use crate::harness::client::Opened;
 use crate::harness::configuration::Settings;
 use crate::harness::installation::{INPUT_NANOS, Installation, MODEL, OUTPUT_NANOS};
 use crate::harness::redis::Server;
@@ -97,18 +97,6 @@ async fn balances(account: &Account<'_>, calls: usize) {
     account.installation.verify();
 }
 
-async fn counted(sidecar: &Sidecar, metric: &str) -> u64 {
-    let page = get(format!("{}/metrics", sidecar.health))
-        .send()
-        .await
-        .text();
-    let line = page
-        .lines()
-        .find(|line| line.starts_with(&format!("{metric} ")));
-    let number = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
-    number.unwrap_or_else(|| panic!("{metric}: {page}"))
-}
-
 /// The store loses everything while streams are under way, as told.
 async fn survives(mut store: Server, lose: impl FnOnce(&mut Server)) {
     let installation = Installation::on_servers(&store.url()).await;
@@ -127,8 +115,8 @@ async fn survives(mut store: Server, lose: impl FnOnce(&mut Server)) {
     .await;
     until_served(&account, &sidecar).await;
     sidecar.until_ready_is(200).await;
-    assert!(counted(&sidecar, "tollgate_epochs_total").await > 0);
-    let held_again = counted(&sidecar, "tollgate_holds_made_again_total").await;
+    assert!(sidecar.metric("tollgate_epochs_total").await > 0);
+    let held_again = sidecar.metric("tollgate_holds_made_again_total").await;
     assert_eq!(held_again, STREAMS as u64);
 
     streams.end().await;
@@ -169,8 +157,8 @@ async fn a_store_that_restarts_with_all_it_had_keeps_every_hold() {
         (account.held() == held).then_some(())
     })
     .await;
-    assert!(counted(&sidecar, "tollgate_epochs_total").await > 0);
-    let held_again = counted(&sidecar, "tollgate_holds_made_again_total").await;
+    assert!(sidecar.metric("tollgate_epochs_total").await > 0);
+    let held_again = sidecar.metric("tollgate_holds_made_again_total").await;
     assert_eq!(held_again, 0, "the store had them all");
     streams.end().await;
     balances(&account, STREAMS + 2).await;
@@ -192,7 +180,7 @@ async fn what_ended_while_the_ledger_was_away_is_not_lost_with_the_store() {
     relay.cut();
     streams.end().await;
     until("the store has every ending", async || {
-        (counted(&sidecar, "tollgate_endings_waiting").await == 0).then_some(())
+        (sidecar.metric("tollgate_endings_waiting").await == 0).then_some(())
     })
     .await;
     assert_eq!(
@@ -203,7 +191,7 @@ async fn what_ended_while_the_ledger_was_away_is_not_lost_with_the_store() {
     store.command::<()>(&["FLUSHALL"]);
     relay.mend();
     balances(&account, STREAMS + 1).await;
-    let again = counted(&sidecar, "tollgate_endings_settled_again_total").await;
+    let again = sidecar.metric("tollgate_endings_settled_again_total").await;
     assert_eq!(again, STREAMS as u64);
 }
 
