@@ -3,6 +3,7 @@
 mod audit;
 mod lease;
 mod serve;
+mod unwritable;
 
 use std::path::Path;
 use std::process::Output;

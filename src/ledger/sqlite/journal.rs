@@ -21,11 +21,20 @@ const KEEP: &str = "\
     WHERE excluded.after_seq >= journal_snapshot.after_seq";
 const PRUNE: &str = "\
     DELETE FROM journal_group WHERE seq IN (SELECT seq FROM journal_group WHERE seq <= ?1 ORDER BY seq LIMIT ?2)";
+/// Pages that are freed are written, too, as zeros; without it they would never reach the disk.
+const FREED_IS_WRITTEN: &str = "PRAGMA secure_delete = ON";
+const PROBE: &str = "INSERT INTO journal_group (seq, body) VALUES (?1, zeroblob(?2))";
+const UNPROBE: &str = "DELETE FROM journal_group WHERE seq = ?1";
 const SNAPSHOTS: &str = "SELECT shard, after_seq, body FROM journal_snapshot ORDER BY shard";
 const GROUPS: &str = "SELECT seq, body FROM journal_group WHERE seq > ?1 ORDER BY seq LIMIT ?2";
 
 /// Groups that are dropped in one transaction.
 const PRUNED_AT_ONCE: u32 = 256;
+/// What a probe writes: as much as a long group, so that a disk with room for next to nothing does not count as one that
+/// takes groups.
+const PROBE_BYTES: u32 = 512 * 1024;
+/// No group ever has it.
+const PROBE_SEQ: i64 = i64::MAX;
 
 /// The journal in a file.
 pub struct SqliteJournal {
@@ -56,6 +65,13 @@ impl Journal for SqliteJournal {
         Ok(())
     }
 
+    async fn probe(&self) -> Result<(), JournalError> {
+        let mut turn = self.file.turn().await;
+        // The connection is not given back: no other one is to free pages so.
+        let mut conn = turn.connection().await?;
+        Ok(file::written(probe(&mut conn)).await?)
+    }
+
     async fn keep(&self, snapshot: ShardSnapshot) -> Result<(), JournalError> {
         let query = sqlx::query(KEEP)
             .bind(snapshot.shard.0)
@@ -81,6 +97,18 @@ impl Journal for SqliteJournal {
     async fn groups(&self, after: GroupSeq, max: usize) -> Result<Vec<Group>, JournalError> {
         Ok(file::read(async { groups(&mut *self.file.reader().await?, after, max).await }).await?)
     }
+}
+
+/// In one transaction, so that nobody ever sees it.
+async fn probe(conn: &mut SqliteConnection) -> Result<(), LedgerError> {
+    sqlx::query(FREED_IS_WRITTEN).execute(&mut *conn).await?;
+    let mut tx = file::begin(conn).await?;
+    let probe = sqlx::query(PROBE).bind(PROBE_SEQ).bind(PROBE_BYTES);
+    probe.execute(&mut *tx).await?;
+    let unprobe = sqlx::query(UNPROBE).bind(PROBE_SEQ);
+    unprobe.execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(())
 }
 
 async fn snapshots(conn: &mut SqliteConnection) -> Result<Vec<ShardSnapshot>, LedgerError> {
@@ -119,5 +147,31 @@ async fn groups(
 impl From<LedgerError> for JournalError {
     fn from(error: LedgerError) -> Self {
         Self(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::sqlite::file::Durability;
+    use crate::ledger::sqlite::schema;
+
+    #[tokio::test]
+    async fn a_probe_reaches_the_disk_in_full_and_leaves_no_group() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tollgate.db");
+        let file = Arc::new(File::create(&path, Durability::Process).await.unwrap());
+        schema::migrate(&file, None).await.unwrap();
+        let journal = SqliteJournal::new(file.clone());
+        // While somebody reads, the log is neither folded into the file nor begun anew.
+        let mut reader = file.reader().await.unwrap();
+        let begin = sqlx::raw_sql("BEGIN; SELECT count(*) FROM journal_group");
+        begin.execute(&mut *reader).await.unwrap();
+        let log = path.with_extension("db-wal");
+        let length = || std::fs::metadata(&log).unwrap().len();
+        let before = length();
+        journal.probe().await.unwrap();
+        assert!(length() >= before + u64::from(PROBE_BYTES));
+        assert!(journal.groups(GroupSeq(0), 1).await.unwrap().is_empty());
     }
 }

@@ -41,6 +41,10 @@ pub trait Journal: Send + Sync + 'static {
     /// whether it is there, so it need not be certain that it is not.
     fn commit(&self, group: Group) -> impl Future<Output = Result<(), JournalError>> + Send;
 
+    /// Whether a group would be taken: writes as much as a long one, durably, and takes it away again. After a group that
+    /// failed nothing is committed before this succeeds.
+    fn probe(&self) -> impl Future<Output = Result<(), JournalError>> + Send;
+
     /// Keeps a snapshot in place of the shard's earlier one. One that was given up may come late: a later one stays.
     fn keep(
         &self,

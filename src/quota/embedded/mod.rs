@@ -311,11 +311,11 @@ impl Store for EmbeddedStore {
     }
 
     fn adopt(&self, shard: ShardId, epoch: Epoch) {
-        self.shards.lock(shard).adopted = Some(epoch);
+        self.shards.lock(shard).adopt(epoch);
     }
 
     fn adopted(&self, shard: ShardId) -> Option<Epoch> {
-        self.shards.lock(shard).adopted
+        self.shards.lock(shard).adopted()
     }
 
     async fn reserve(&self, reserve: &Reserve) -> Result<Reserved, StoreError> {

@@ -43,7 +43,7 @@ pub(super) struct Shard {
     id: ShardId,
     /// None until the ledger has opened it; an error while what is here is not what the journal has.
     pub engine: Result<Option<Engine>, StoreError>,
-    pub adopted: Option<Epoch>,
+    adopted: Option<Epoch>,
     /// How many records there were in this process; never counted anew.
     sent: u64,
     /// How many of them its last snapshot has in it; `None` where that one lacks older ones.
@@ -134,6 +134,16 @@ impl Shard {
             return Err(lost("its epoch has not been adopted"));
         }
         Ok(engine)
+    }
+
+    /// The epoch that was adopted; none while what is here is not what the journal has, so that nobody asks meanwhile.
+    pub fn adopted(&self) -> Option<Epoch> {
+        self.engine.as_ref().ok().and(self.adopted)
+    }
+
+    /// From now on it is in this epoch.
+    pub fn adopt(&mut self, epoch: Epoch) {
+        self.adopted = Some(epoch);
     }
 
     /// How many records there are.

@@ -1,13 +1,12 @@
 //! What comes back from a journal is exactly what was, whenever it stops and whatever fails.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 
 use super::*;
 use crate::money::{Amount, Nanos};
@@ -15,6 +14,8 @@ use crate::quota::{
     Admission, ChangeBody, ChangeSeq, Count, Epoch, Line, Lot, LotId, Mode, Moved, Outcome,
     ReservationId, STORE_FORMAT, Snapshot, Span, Status, Version,
 };
+
+mod away;
 
 const SHARDS: u16 = 2;
 const BOUND: u64 = 20;
@@ -27,9 +28,13 @@ const SNAPSHOT_AFTER: u64 = 4096;
 /// A journal in memory, which can be made to fail and to stand still.
 struct MemoryJournal {
     kept: Mutex<Kept>,
-    /// Whether commits fail from now on, and whether they are there all the same.
+    /// Whether writes fail from now on, and whether groups are there all the same.
     fails: AtomicBool,
     fails_late: AtomicBool,
+    /// Whether it cannot be read either.
+    unreadable: AtomicBool,
+    /// How often it was probed.
+    probes: AtomicU64,
     /// A commit takes one; without any it waits.
     may_commit: Semaphore,
     /// The same for a snapshot.
@@ -52,6 +57,8 @@ impl MemoryJournal {
             kept: Mutex::new(kept),
             fails: AtomicBool::new(false),
             fails_late: AtomicBool::new(false),
+            unreadable: AtomicBool::new(false),
+            probes: AtomicU64::new(0),
             may_commit: Semaphore::new(Semaphore::MAX_PERMITS),
             may_keep: Semaphore::new(Semaphore::MAX_PERMITS),
         })
@@ -78,6 +85,14 @@ impl Journal for MemoryJournal {
         Ok(())
     }
 
+    async fn probe(&self) -> Result<(), JournalError> {
+        self.probes.fetch_add(1, Ordering::Relaxed);
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(JournalError("no space is left".into()));
+        }
+        Ok(())
+    }
+
     async fn keep(&self, snapshot: ShardSnapshot) -> Result<(), JournalError> {
         self.may_keep.acquire().await.unwrap().forget();
         self.kept.lock().snapshots.insert(snapshot.shard, snapshot);
@@ -90,7 +105,7 @@ impl Journal for MemoryJournal {
     }
 
     async fn snapshots(&self) -> Result<Vec<ShardSnapshot>, JournalError> {
-        if self.fails.load(Ordering::Relaxed) {
+        if self.unreadable.load(Ordering::Relaxed) {
             return Err(JournalError("it cannot be read".into()));
         }
         Ok(self.kept.lock().snapshots.values().cloned().collect())
@@ -400,39 +415,6 @@ async fn a_clean_end_leaves_snapshots_only_and_numbers_go_on() {
 }
 
 #[tokio::test]
-async fn what_the_journal_does_not_take_is_answered_away_and_is_not_there() {
-    let world = World::fresh().await;
-    world.hold(0, 1).await.unwrap();
-    let before = world.engines();
-    world.journal.fails.store(true, Ordering::Relaxed);
-    let (one, other) = tokio::join!(world.hold(0, 2), world.hold(1, 3));
-    assert!(matches!(one, Err(StoreError::Away(_))), "{one:?}");
-    assert!(matches!(other, Err(StoreError::Away(_))), "{other:?}");
-    // While the journal cannot be read nothing is answered at all, and reads neither.
-    let read = world.store.account(&account(0)).await;
-    assert!(matches!(read, Err(StoreError::Away(_))), "{read:?}");
-    world.journal.fails.store(false, Ordering::Relaxed);
-    world.until_it_is_back().await;
-    assert_eq!(world.engines(), before);
-    world.hold(0, 4).await.unwrap();
-    assert_eq!(world.after_a_kill().await.engines(), world.engines());
-}
-
-#[tokio::test]
-async fn a_group_that_failed_and_is_there_all_the_same_is_taken_up() {
-    let world = World::fresh().await;
-    world.journal.fails_late.store(true, Ordering::Relaxed);
-    let answer = world.hold(0, 1).await;
-    assert!(matches!(answer, Err(StoreError::Away(_))), "{answer:?}");
-    world.journal.fails_late.store(false, Ordering::Relaxed);
-    world.until_it_is_back().await;
-    let view = world.store.account(&account(0)).await.unwrap().unwrap();
-    assert_eq!(view.holds.len(), 1);
-    world.hold(0, 2).await.unwrap();
-    assert_eq!(world.after_a_kill().await.engines(), world.engines());
-}
-
-#[tokio::test]
 async fn a_refusal_waits_for_what_it_saw() {
     let world = World::fresh().await;
     world
@@ -516,14 +498,6 @@ async fn another_format_is_refused_with_what_to_do() {
     );
 }
 
-impl World {
-    async fn until_it_is_back(&self) {
-        while self.store.account(&account(0)).await.is_err() {
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_snapshot_that_is_given_up_is_no_reason_to_prune_what_it_would_have_had() {
     let world = World::fresh().await;
@@ -541,23 +515,4 @@ async fn a_snapshot_that_is_given_up_is_no_reason_to_prune_what_it_would_have_ha
     assert!(world.journal.kept.lock().groups.is_empty(), "it was pruned");
     let again = world.after_a_kill().await;
     assert_eq!(again.engines(), world.engines());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_journal_that_stands_still_keeps_nobody_waiting_longer_than_configured() {
-    let world = World::fresh().await;
-    world
-        .journal
-        .may_commit
-        .forget_permits(Semaphore::MAX_PERMITS);
-    let began = Instant::now();
-    for verb in [world.hold(0, 1).await, world.hold(0, 2).await] {
-        assert!(matches!(verb, Err(StoreError::Away(_))), "{verb:?}");
-    }
-    let overdue = world.store.overdue(ShardId(0), ALL).await;
-    assert!(matches!(overdue, Err(StoreError::Away(_))), "{overdue:?}");
-    assert_eq!(began.elapsed(), 3 * RESPONSE_TIMEOUT);
-    world.journal.may_commit.add_permits(ALL);
-    let again = world.hold(0, 1).await;
-    assert!(matches!(again, Ok(Reserved::Held { .. })), "{again:?}");
 }

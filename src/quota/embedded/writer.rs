@@ -3,12 +3,13 @@
 //! One writer makes the order of the journal the order in which things happened. While a group is being committed the next
 //! one gathers by itself, so that a slow disk makes larger groups and not a longer queue.
 
+use std::mem::replace;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::command::FORMAT;
 use super::recovery::{RecoveryError, recover};
@@ -20,8 +21,9 @@ use crate::quota::StoreError;
 const MAX_GROUP: usize = 1024;
 /// How long a group may take; what comes of it later is seen when the journal is read again.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a journal that could not be read is left alone.
-const RELOAD_PAUSE: Duration = Duration::from_millis(100);
+/// How long a journal that took no group is left alone: doubled each time, with chance mixed in.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How much the journal has grown since its shards' snapshots were begun.
 pub(super) struct Growth {
@@ -38,6 +40,21 @@ impl Growth {
             bound: AtomicU64::new(bound),
             reached: Notify::new(),
         }
+    }
+}
+
+/// Why the store is not back yet.
+#[derive(Debug, thiserror::Error)]
+enum StillAway {
+    #[error("the journal cannot be written: {0}")]
+    Unwritable(#[from] JournalError),
+    #[error(transparent)]
+    Unreadable(#[from] RecoveryError),
+}
+
+impl From<StillAway> for StoreError {
+    fn from(why: StillAway) -> Self {
+        Self::Away(why.to_string())
     }
 }
 
@@ -100,11 +117,36 @@ impl<J: Journal> Writer<J> {
     }
 
     /// A group that could not be committed may be in the journal or not, and everything later stands on it: nothing that
-    /// is in memory is answered from any more, and the engines are made anew from what the journal has (rule 28).
+    /// is in memory is answered from any more, and the engines are made anew from what the journal has (rule 28). That it
+    /// can be read says nothing of the next group, so the store stays away until the journal takes what is written to it.
     async fn start_over(&mut self, lost: impl Iterator<Item = Waiting>, error: &JournalError) {
-        tracing::error!(%error, "the journal did not take a group: the store begins anew from what is in it");
-        let away = StoreError::Away(format!("the journal cannot be written: {error}"));
-        self.shards.discard(&away);
+        tracing::error!(%error, "the journal did not take a group: the store is away until it takes one");
+        let began = Instant::now();
+        self.give_up(lost, &StillAway::Unwritable(error.clone()).into());
+        let (mut pause, mut said) = (FIRST_PAUSE, false);
+        while !self.queue.is_closed() {
+            match self.try_again().await {
+                Ok(()) => {
+                    let away_ms = began.elapsed().as_millis();
+                    tracing::info!(away_ms, "the journal takes groups again: the store is back");
+                    return;
+                }
+                // Readiness says the latest reason; a line for each attempt would bury the first.
+                Err(error) => {
+                    if matches!(error, StillAway::Unreadable(_)) && !replace(&mut said, true) {
+                        tracing::error!(%error, "the journal takes groups, and the store is still away");
+                    }
+                    self.shards.discard(&error.into());
+                }
+            }
+            sleep(rand::random_range(pause / 2..pause)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// From now on every verb is answered that the store is away, and so is whatever waits.
+    fn give_up(&mut self, lost: impl Iterator<Item = Waiting>, away: &StoreError) {
+        self.shards.discard(away);
         // Sending is done under a shard's lock, so nothing of what was discarded can come after this.
         let mut late = Vec::new();
         while let Ok(one) = self.queue.try_recv() {
@@ -113,13 +155,14 @@ impl<J: Journal> Writer<J> {
         for one in lost.chain(late) {
             let _ = one.done.send(Err(away.clone()));
         }
-        while !self.queue.is_closed() {
-            match self.reload().await {
-                Ok(()) => return,
-                Err(error) => tracing::error!(%error, "the store is away"),
-            }
-            sleep(RELOAD_PAUSE).await;
-        }
+    }
+
+    /// Writes first and reads then: a group that was given up holds the file until it is in it or never will be.
+    async fn try_again(&mut self) -> Result<(), StillAway> {
+        let late = |_| Err(JournalError("it takes too long".into()));
+        let probe = timeout(PATIENCE, self.journal.probe());
+        probe.await.unwrap_or_else(late)?;
+        Ok(self.reload().await?)
     }
 
     async fn reload(&mut self) -> Result<(), RecoveryError> {
