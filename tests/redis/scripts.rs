@@ -8,7 +8,7 @@ use crate::harness::redis::Server;
 use crate::store::stage::{Stage, line};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_forgot_the_scripts_is_told_them_again() {
+async fn rule_15_a_server_that_forgot_the_scripts_is_told_them_again() {
     let server = Server::start();
     let stage = Stage::redis_at(&server.url()).await.with_lots(&[100]).await;
     let claim = stage.claim(10);
@@ -21,7 +21,7 @@ async fn a_server_that_forgot_the_scripts_is_told_them_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_out_of_memory_takes_endings_but_no_holds() {
+async fn rule_14_a_server_out_of_memory_takes_endings_but_no_holds() {
     let server = Server::start();
     let stage = Stage::redis_at(&server.url()).await.with_lots(&[100]).await;
     let claim = stage.claim(10);
