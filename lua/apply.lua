@@ -57,8 +57,8 @@ if seq ~= applied + 1 then
   return { 'at', applied }
 end
 local account = read_account(account_key)
-redis.call('HSET', header, 'applied_seq', ARGV[3])
 if is_cold(account, epoch) or seq <= account[AS_OF] then
+  redis.call('HSET', header, 'applied_seq', ARGV[3])
   return { 'applied' }
 end
 
@@ -80,7 +80,10 @@ for _, moved in ipairs(moved_counters) do
 end
 local taken = withdraw_all(account, withdrawals)
 local repaid = may_repay and repay(account, now)
-redis.call('HSET', account_key, 'state', pack_account(account))
+local state = pack_account(account)
+-- From here on nothing stops half-way: a number without its change would be a change that is lost (rule 10).
+redis.call('HSET', header, 'applied_seq', ARGV[3])
+redis.call('HSET', account_key, 'state', state)
 if snapshot then
   redis.call('HSET', account_key, 'snapshot', snapshot_text)
 end

@@ -111,38 +111,69 @@ fn every_book_and_kind_of_posting_is_in_the_architecture_and_no_other() {
     assert_eq!(documented, books);
 }
 
-#[test]
-fn every_rule_names_tests_that_fail_without_it() {
-    let rows: Vec<(usize, Names)> = RULES
-        .lines()
-        .filter_map(|line| {
-            let mut cells = line.strip_prefix("| ")?.split(" | ");
-            let rule = cells.next()?.parse().ok()?;
-            let tests = cells.nth(1)?;
-            Some((rule, found("`([a-z_0-9]+)`", tests)))
-        })
-        .collect();
-    let rules: Vec<usize> = rows.iter().map(|(rule, _)| *rule).collect();
-    assert_eq!(rules, (1..=33).collect::<Vec<_>>());
+/// The rows of a table whose first column is a rule, with the tests that one of the next columns names.
+fn of_rules(table: &str, column: usize) -> Vec<(usize, Names)> {
+    let row = |line: &str| {
+        let mut cells = line.strip_prefix("| ")?.split(" | ");
+        let rule = cells.next()?.parse().ok()?;
+        Some((rule, found("`([a-z_0-9]+)`", cells.nth(column)?)))
+    };
+    table.lines().filter_map(row).collect()
+}
 
+/// The names of all functions, those of tests among them.
+fn functions() -> Names {
     let sources = [files("src", ".rs"), files("tests", ".rs")]
         .concat()
         .concat();
-    let there = found(r"(?m)^ *(?:pub )?(?:async )?fn ([a-z_0-9]+)", &sources);
+    found(r"(?m)^ *(?:pub )?(?:async )?fn ([a-z_0-9]+)", &sources)
+}
+
+/// The tests that bear a rule's number.
+fn numbered(rule: usize, functions: &Names) -> Names {
+    let own = format!("rule_{rule:02}_");
+    let own = functions.iter().filter(|name| name.starts_with(&own));
+    own.cloned().collect()
+}
+
+#[test]
+fn every_rule_names_tests_that_fail_without_it() {
+    let (tests, _) = RULES.split_once("\n## Seen to fail\n").expect("both");
+    let rows = of_rules(tests, 1);
+    let rules: Vec<usize> = rows.iter().map(|(rule, _)| *rule).collect();
+    assert_eq!(rules, (1..=33).collect::<Vec<_>>());
+
+    let there = functions();
     for (rule, tests) in &rows {
-        let unbuilt = format!("\n{rule}. **Idempotency-Key**: *not built yet.*");
-        assert!(
-            !tests.is_empty() || ARCHITECTURE.contains(&unbuilt),
-            "rule {rule} has no test"
-        );
         for test in tests {
             assert!(there.contains(test), "rule {rule}: there is no {test}");
         }
-        let own = format!("rule_{rule:02}_");
-        let of_the_model = there.iter().filter(|name| name.starts_with(&own));
-        for test in of_the_model {
-            assert!(tests.contains(test), "rule {rule} does not name {test}");
+        let own = numbered(*rule, &there);
+        let unbuilt = format!("\n{rule}. **Idempotency-Key**: *not built yet.*");
+        assert!(
+            !own.is_empty() || ARCHITECTURE.contains(&unbuilt),
+            "rule {rule} has no test of its name"
+        );
+        for test in own {
+            assert!(tests.contains(&test), "rule {rule} does not name {test}");
         }
+    }
+}
+
+#[test]
+fn every_test_of_a_rule_is_a_search_or_was_seen_to_fail() {
+    let (_, seen) = RULES.split_once("\n## Seen to fail\n").expect("both");
+    let seen: Names = of_rules(seen, 1)
+        .into_iter()
+        .flat_map(|(_, tests)| tests)
+        .collect();
+    let there = functions();
+    for test in &seen {
+        assert!(there.contains(test), "there is no {test}");
+    }
+    let searches = include_str!("../src/model/taken_back.rs");
+    for test in (1..=33).flat_map(|rule| numbered(rule, &there)) {
+        assert!(searches.contains(&test) || seen.contains(&test), "{test}");
     }
 }
 

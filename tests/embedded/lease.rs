@@ -8,7 +8,7 @@ use super::{Embedded, text};
 use crate::harness::client::post;
 
 #[tokio::test]
-async fn a_second_owner_ends_and_names_the_first() {
+async fn rule_29_a_second_owner_ends_and_names_the_first() {
     let home = Embedded::new();
     let sidecar = home.sidecar();
     let second = home.try_sidecar().err().expect("the file has an owner");

@@ -4,17 +4,25 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use regex::bytes::Regex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// How the wire is, and how often it was cut: a cut ends connections also where it is mended at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 struct State {
     wire: Wire,
     cuts: u64,
+    /// It falls silent before this goes to the server.
+    awaited: Option<Regex>,
+    /// What it fell silent at.
+    met: Option<Vec<u8>>,
 }
+
+/// What is awaited is no longer than this; it may come in pieces.
+const AWAITED_BYTES: usize = 512;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wire {
@@ -48,6 +56,8 @@ impl Relay {
         let state = Arc::new(watch::Sender::new(State {
             wire: Wire::Whole,
             cuts: 0,
+            awaited: None,
+            met: None,
         }));
         tokio::spawn(accept(listener, server.clone(), state.clone()));
         let (login, path) = (&rest[..host_at], &rest[host_end..]);
@@ -76,6 +86,19 @@ impl Relay {
 
     pub fn silence(&self) {
         self.state.send_modify(|state| state.wire = Wire::Silent);
+    }
+
+    /// Falls silent before the last of what looks so has gone to the server.
+    pub fn silence_at(&self, awaited: Regex) {
+        self.state.send_modify(|state| {
+            state.awaited = Some(awaited);
+            state.met = None;
+        });
+    }
+
+    /// What it fell silent at, with some of what went before.
+    pub fn met(&self) -> Option<Vec<u8>> {
+        self.state.borrow().met.clone()
     }
 
     pub fn mend(&self) {
@@ -110,13 +133,37 @@ async fn accept(
         let _ = (near.set_nodelay(true), far.set_nodelay(true));
         let (near_in, near_out) = near.into_split();
         let (far_in, far_out) = far.into_split();
-        tokio::spawn(carry(near_in, far_out, state.subscribe()));
-        tokio::spawn(carry(far_in, near_out, state.subscribe()));
+        tokio::spawn(carry(near_in, far_out, state.subscribe(), look_out(&state)));
+        tokio::spawn(carry(far_in, near_out, state.subscribe(), |_| ()));
+    }
+}
+
+/// Looks at what goes to the server of one connection, before it goes.
+fn look_out(state: &Arc<watch::Sender<State>>) -> impl FnMut(&[u8]) + use<> {
+    let state = state.clone();
+    let mut lately = Vec::new();
+    move |bytes| {
+        lately.extend_from_slice(bytes);
+        state.send_if_modified(|state| {
+            let comes = |awaited: &mut Regex| awaited.is_match(&lately);
+            let meets = state.awaited.take_if(comes).is_some();
+            if meets {
+                state.wire = Wire::Silent;
+                state.met = Some(lately.clone());
+            }
+            meets
+        });
+        lately.drain(..lately.len().saturating_sub(AWAITED_BYTES));
     }
 }
 
 /// Carries bytes one way until either side ends or the wire is cut.
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut state: watch::Receiver<State>) {
+async fn carry(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut state: watch::Receiver<State>,
+    mut look_at: impl FnMut(&[u8]),
+) {
     let cuts = state.borrow().cuts;
     let mut buffer = vec![0; 16 * 1024];
     loop {
@@ -125,6 +172,7 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut state: watch
             read = from.read(&mut buffer) => read,
         };
         let Ok(read @ 1..) = read else { return };
+        look_at(&buffer[..read]);
         // What was under way when the wire fell silent arrives when it speaks again.
         let spoke = state
             .wait_for(|state| state.wire != Wire::Silent || state.cuts != cuts)

@@ -16,7 +16,7 @@ async fn fails(world: &World, statement: &str) -> String {
 }
 
 #[tokio::test]
-async fn update_delete_and_truncate_raise_on_the_table_and_on_every_partition() {
+async fn rule_25_update_delete_and_truncate_raise_on_the_table_and_on_every_partition() {
     let world = World::new().await;
     let account = world.account(&[100]).await;
     let id = world.hold(&account, 10).await;

@@ -32,7 +32,7 @@ pub async fn a_store_of_another_installation_is_not_used(world: World) {
 }
 
 #[tokio::test]
-async fn many_may_migrate_at_once_and_the_number_of_shards_is_for_ever() {
+async fn rule_17_many_may_migrate_at_once_and_the_number_of_shards_is_for_ever() {
     let url = empty_database("migrated_by_many").await;
     let unmigrated = PostgresLedger::connect(&url).await.err().unwrap();
     assert!(

@@ -93,7 +93,7 @@ properties! {
         what_the_store_takes_twice_is_undone,
     }
     quarantine {
-        an_odd_entry_amid_good_ones_is_put_aside_and_counts_until_it_is_taken_in,
+        rule_26_an_odd_entry_amid_good_ones_is_put_aside_and_counts_until_it_is_taken_in,
         what_was_settled_again_meanwhile_is_undone_when_its_entry_is_taken_in_late,
         garbage_of_every_kind_is_put_aside_to_the_byte,
         an_outbox_of_which_nothing_can_be_read_passes_too,

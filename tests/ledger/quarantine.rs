@@ -64,7 +64,7 @@ async fn load_anew(world: &World, account: &AccountId) {
     world.loader.load(account).await.unwrap();
 }
 
-pub async fn an_odd_entry_amid_good_ones_is_put_aside_and_counts_until_it_is_taken_in(
+pub async fn rule_26_an_odd_entry_amid_good_ones_is_put_aside_and_counts_until_it_is_taken_in(
     world: World,
 ) {
     let odd = world.account(&[100]).await;

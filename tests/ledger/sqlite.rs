@@ -33,7 +33,7 @@ fn file_of(world: &World) -> Arc<File> {
 }
 
 #[tokio::test]
-async fn many_may_migrate_at_once_and_the_number_of_shards_is_for_ever() {
+async fn rule_17_many_may_migrate_at_once_and_the_number_of_shards_is_for_ever() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tollgate.db");
     let file = Arc::new(File::create(&path, Durability::Process).await.unwrap());

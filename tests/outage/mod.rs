@@ -5,6 +5,7 @@
 
 mod embedded;
 mod fault;
+mod flusher;
 mod load;
 mod reckoning;
 mod redis;

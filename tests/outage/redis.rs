@@ -205,7 +205,7 @@ impl<'a> World<'a> {
             sidecars: Vec::new(),
             doors: Arc::new(RwLock::new(Vec::new())),
             started: 0,
-            flusher: flusher(installation),
+            flusher: flusher(installation, &Settings::default()),
             seen: Seen::default(),
         };
         for _ in 0..SIDECARS {
@@ -247,7 +247,7 @@ impl<'a> World<'a> {
                 sleep(lasting / 10).await;
                 self.flusher.kill().expect("it runs");
                 self.flusher.wait().expect("a killed process ends");
-                self.flusher = flusher(self.installation);
+                self.flusher = flusher(self.installation, &Settings::default());
             }
             Fault::SidecarKilled => {
                 let door = self.doors.write().unwrap().remove(0);
@@ -332,10 +332,10 @@ impl Drop for World<'_> {
 }
 
 /// A flusher beside the sidecars', which may be killed at any moment.
-fn flusher(installation: &Installation) -> Child {
+pub fn flusher(installation: &Installation, settings: &Settings) -> Child {
     Command::new(env!("CARGO_BIN_EXE_tollgate"))
         .args(["flush", "--watch", "--config"])
-        .arg(installation.config(&Settings::default()))
+        .arg(installation.config(settings))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

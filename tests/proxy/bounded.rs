@@ -99,7 +99,7 @@ async fn balances(outage: &Outage, account: &Account<'_>, charged: i64) {
 }
 
 #[tokio::test]
-async fn calls_go_on_up_to_the_bound_and_are_charged_when_the_store_is_back() {
+async fn rule_31_calls_go_on_up_to_the_bound_and_are_charged_when_the_store_is_back() {
     let outage = Outage::new().await;
     let sidecar = outage.sidecar();
     let account = outage.installation.account("1");

@@ -84,7 +84,7 @@ async fn a_hundred_holds_of_a_killed_sidecar_lapse_within_a_deadline_and_a_sweep
 }
 
 #[tokio::test]
-async fn a_killed_sidecars_streams_are_charged_what_their_last_heartbeat_said() {
+async fn rule_09_a_killed_sidecars_streams_are_charged_what_their_last_heartbeat_said() {
     let installation = installation_with_room().await;
     let account = installation.account("1");
     let mut doomed = short_lived(&account);

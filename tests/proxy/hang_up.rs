@@ -39,7 +39,7 @@ async fn hang_up_after(account: &Account<'_>, script: &Script, read: &str, reset
 }
 
 #[tokio::test]
-async fn at_every_boundary_of_a_stream_the_words_that_went_by_are_charged() {
+async fn rule_08_at_every_boundary_of_a_stream_the_words_that_went_by_are_charged() {
     let installation = installation().await;
     let boundaries = (0..=WORDS.len()).map(async |spoken| {
         let account = installation.account("1");

@@ -74,7 +74,7 @@ async fn goes_on_without(break_it: impl FnOnce(&Relay)) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_of_loaded_accounts_go_on_while_the_ledger_is_cut_off() {
+async fn rule_32_calls_of_loaded_accounts_go_on_while_the_ledger_is_cut_off() {
     goes_on_without(Relay::cut).await;
 }
 

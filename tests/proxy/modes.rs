@@ -19,7 +19,7 @@ fn set_mode(account: &Account<'_>, mode: &str) {
 }
 
 #[tokio::test]
-async fn monitor_forwards_what_enforce_would_refuse_charges_it_and_says_so() {
+async fn rule_30_monitor_forwards_what_enforce_would_refuse_charges_it_and_says_so() {
     let installation = installation().await;
     let account = installation.account("0");
     set_mode(&account, "monitor");

@@ -12,6 +12,8 @@ const DETAIL: &str = r#"{"route":"/openai","provider":"openai","model":"gpt-4o-m
 const CALLS: usize = 100;
 /// The best one counts: others shared the machine with other tests.
 const ROUNDS: usize = 20;
+/// How often a reserve and a settle call Redis.
+const CALLS_OF_VERBS: [u64; 2] = [8, 9];
 /// Ten times what is expected, because the machine that runs the tests is busy with them.
 const TOO_MUCH_US: f64 = 320.0;
 
@@ -44,6 +46,44 @@ async fn a_reserve_and_a_settle_with_five_lines_cost_microseconds() {
     }
     println!("reserve {reserve_us} us, settle {settle_us} us");
     assert!(reserve_us + settle_us < TOO_MUCH_US);
+}
+
+/// What a verb costs is how often it calls Redis, and that does not grow with what an account has.
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_16_a_reserve_and_a_settle_call_redis_as_often_whatever_an_account_has() {
+    let server = Server::start();
+    let calls = async |lots: &[i64], lines: &[&str]| {
+        let stage = Stage::redis_at(&server.url()).await.with_lots(lots).await;
+        let claim = Reserve {
+            lines: lines.iter().map(|name| line(name, 5, 10)).collect(),
+            ..stage.claim(20)
+        };
+        server.command::<()>(&["CONFIG", "RESETSTAT"]);
+        stage.hold(&claim).await;
+        let of_reserve = calls_of_scripts(&server);
+        server.command::<()>(&["CONFIG", "RESETSTAT"]);
+        let settle = stage.settled(&claim, 20, &vec![5; lines.len()]);
+        let settled = stage.settle(&settle).await;
+        assert!(matches!(settled, SettleAnswer::Ended(_)), "{settled:?}");
+        [of_reserve, calls_of_scripts(&server)]
+    };
+    assert_eq!(calls(&[20], &[]).await, CALLS_OF_VERBS);
+    let resources = ["requests", "tokens", "messages", "tool_calls", "spend"];
+    assert_eq!(calls(&[4; 8], &resources).await, CALLS_OF_VERBS);
+}
+
+/// How often scripts called Redis since the statistics were reset.
+fn calls_of_scripts(server: &Server) -> u64 {
+    let stats: String = server.command(&["INFO", "commandstats"]);
+    let commands = stats
+        .lines()
+        .filter_map(|line| line.strip_prefix("cmdstat_"));
+    let ours = ["eval", "config", "info"];
+    let of_scripts = commands.filter(|line| !ours.iter().any(|name| line.starts_with(name)));
+    let calls = of_scripts.filter_map(|line| line.split_once("calls=")?.1.split(',').next());
+    calls
+        .map(|calls| calls.parse::<u64>().expect("a number"))
+        .sum()
 }
 
 /// As a chat call of an account with five limits makes it.

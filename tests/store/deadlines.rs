@@ -116,7 +116,7 @@ pub async fn a_lapse_charges_what_was_metered<S: Store>(stage: Stage<S>) {
     assert_eq!(record.detail, progress.detail);
 }
 
-pub async fn a_heartbeat_moves_the_deadline_up_to_the_total_age<S: Store>(stage: Stage<S>) {
+pub async fn rule_03_a_heartbeat_moves_the_deadline_up_to_the_total_age<S: Store>(stage: Stage<S>) {
     let stage = stage.with_lots(&[100]).await;
     let claim = Reserve {
         deadline_ms: LONG_MS,

@@ -8,7 +8,7 @@ use tollgate::quota::{
 
 use super::stage::{LONG_MS, SHORT_MS, Stage, counted, counts, drawn, ended, line, lot};
 
-pub async fn unused_goes_back_and_the_entry_says_what_moved<S: Store>(stage: Stage<S>) {
+pub async fn rule_04_unused_goes_back_and_the_entry_says_what_moved<S: Store>(stage: Stage<S>) {
     let stage = stage.with_lots(&[50, 50]).await;
     let claim = Reserve {
         lines: vec![

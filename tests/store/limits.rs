@@ -100,7 +100,7 @@ pub async fn asking_for_nothing_always_fits<S: Store>(stage: Stage<S>) {
     stage.hold(&nothing).await;
 }
 
-pub async fn the_same_id_again_holds_nothing_twice<S: Store>(stage: Stage<S>) {
+pub async fn rule_01_the_same_id_again_holds_nothing_twice<S: Store>(stage: Stage<S>) {
     let stage = stage.with_lots(&[100]).await;
     let claim = Reserve {
         lines: vec![line("tokens", 6, 10)],
@@ -190,7 +190,7 @@ pub async fn force_does_not_hold_beyond_what_is_exact<S: Store>(stage: Stage<S>)
     stage.short(&forced(0, 1)).await;
 }
 
-pub async fn an_old_version_is_answered_with_the_new_snapshot<S: Store>(stage: Stage<S>) {
+pub async fn rule_13_an_old_version_is_answered_with_the_new_snapshot<S: Store>(stage: Stage<S>) {
     let newer = AccountImage {
         snapshot: stage.snapshot(7),
         ..stage.image(&[100])
@@ -213,7 +213,9 @@ pub async fn an_old_version_is_answered_with_the_new_snapshot<S: Store>(stage: S
     stage.hold(&known).await;
 }
 
-pub async fn a_span_that_does_not_hold_the_stores_time_has_moved<S: Store>(stage: Stage<S>) {
+pub async fn rule_12_a_span_that_does_not_hold_the_stores_time_has_moved<S: Store>(
+    stage: Stage<S>,
+) {
     let stage = stage.with_lots(&[]).await;
     let now = stage.now().await;
     for span in [(-2 * HOUR, 0), (HOUR, 2 * HOUR)] {
@@ -335,7 +337,7 @@ pub async fn overage_goes_down_to_its_limit<S: Store>(stage: Stage<S>) {
     assert_eq!(stage.debt().await, (2, 5));
 }
 
-pub async fn a_full_outbox_takes_no_holds_but_takes_endings<S: Store>(stage: Stage<S>) {
+pub async fn rule_14_a_full_outbox_takes_no_holds_but_takes_endings<S: Store>(stage: Stage<S>) {
     let stage = stage.with_lots(&[100]).await;
     let held = stage.claim(1);
     stage.hold(&held).await;
@@ -387,7 +389,7 @@ pub async fn amounts_are_exact_at_their_bounds<S: Store>(stage: Stage<S>) {
     assert_eq!(stage.debt().await, (0, 0));
 }
 
-pub async fn counters_are_exact_at_their_bounds<S: Store>(stage: Stage<S>) {
+pub async fn rule_11_counters_are_exact_at_their_bounds<S: Store>(stage: Stage<S>) {
     let used = MAX_BALANCE - MAX_AMOUNT - 1;
     let counter = CounterBalance {
         key: line("tokens", 0, 0).key,

@@ -213,7 +213,7 @@ fn agents(amount: i64) -> Line {
     }
 }
 
-pub async fn a_standing_count_goes_down_and_never_below_zero<S: Store>(stage: Stage<S>) {
+pub async fn rule_33_a_standing_count_goes_down_and_never_below_zero<S: Store>(stage: Stage<S>) {
     let stage = stage.with_lots(&[10]).await;
     let count = async |amount: i64, by: i64| -> (Settle, SettleAnswer) {
         let claim = Reserve {

@@ -23,7 +23,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn what_the_journal_does_not_take_is_answered_away_and_is_not_there() {
+async fn rule_28_what_the_journal_does_not_take_is_answered_away_and_is_not_there() {
     let world = World::fresh().await;
     world.hold(0, 1).await.unwrap();
     let before = world.engines();
