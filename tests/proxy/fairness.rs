@@ -100,6 +100,7 @@ async fn what_is_in_flight_is_bounded_until_its_last_byte_and_shared() {
 
 #[tokio::test]
 async fn a_call_gives_its_place_back_however_it_ends() {
+    static TURNED_AWAY: AtomicUsize = AtomicUsize::new(0);
     let installation = installation_with_room().await;
     let sidecar = installation.sidecar(&shedding("max_in_flight = 4"));
     let account = installation.account("1");
@@ -181,14 +182,7 @@ async fn a_call_gives_its_place_back_however_it_ends() {
     ]);
     let mut calls = JoinSet::new();
     for _ in 0..2 {
-        let call = chat_at("/scripted", &held);
-        calls.spawn(async move {
-            until("all places are there", async || {
-                let answer = call.clone().send().await;
-                (answer.status == 200).then_some(())
-            })
-            .await;
-        });
+        calls.spawn(insist(chat_at("/scripted", &held), &TURNED_AWAY));
     }
     held.until_arrived(2).await;
     gate.open();
@@ -378,7 +372,7 @@ async fn a_body_whose_length_nobody_says_takes_room_as_it_comes() {
     let sidecar = installation.sidecar(&shedding("max_buffered_bytes = 12000000"));
     let account = installation.account("100");
     let quick = script([json_answer(200, &completion(MODEL, 9, 3))]);
-    let text = long_chat(3_000_000).to_string();
+    let text = long_chat(2_900_000).to_string();
     let head = format!(
         "POST /scripted/v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n{SCRIPT}: {}\r\n\
          transfer-encoding: chunked\r\n\r\n",
@@ -391,7 +385,7 @@ async fn a_body_whose_length_nobody_says_takes_room_as_it_comes() {
         };
         bytes
     };
-    // Three that stop before their end, and so have 6 MB together less one chunk each.
+    // Two that stop just before their end.
     let mut wires = Vec::new();
     for _ in 0..2 {
         let mut wire = Wire::connect(&sidecar.proxy).await;
@@ -401,7 +395,7 @@ async fn a_body_whose_length_nobody_says_takes_room_as_it_comes() {
         }
         wires.push(wire);
     }
-    let whole = account.scripted_chat(&sidecar, &quick, &long_chat(3_000_000));
+    let whole = account.scripted_chat(&sidecar, &quick, &long_chat(2_900_000));
     let refused = until("they have come", async || {
         let answer = whole.clone().send().await;
         (answer.status == 429).then_some(answer)
