@@ -32,8 +32,6 @@ const KEYS: usize = 100_000;
 const REFUSED_KEYS: usize = 10_000;
 /// How long an unknown key stays unknown: one that is made meanwhile works that much later.
 const UNKNOWN_FOR: Duration = Duration::from_secs(1);
-/// How long a ledger that did not answer for a key is not asked for it again: all that have waited hear of it at once.
-const AWAY_FOR: Duration = Duration::from_millis(250);
 
 /// How often keys that are not remembered may be looked up: so many at once after a rest, and then so many a second. It is
 /// what a flood of made-up keys may cost the ledger, and what the keys of a sidecar that has just started may need.
@@ -50,7 +48,7 @@ const TOO_MANY_LOOK_UPS: Refusal =
 /// Knows the keys.
 pub struct Keys {
     known: Cache<KeyHash, Identity>,
-    /// Why, and until when.
+    /// Why, and when.
     refused: Cache<KeyHash, (Refusal, Instant)>,
     rate: RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<std::time::Instant>>,
     waiting: Semaphore,
@@ -108,7 +106,7 @@ impl Keys {
         caller: &Caller,
         ledger: &impl Ledger,
     ) -> Result<Identity, Refusal> {
-        self.refuse_again(&caller.hash)?;
+        self.refuse_again(&caller.hash, Instant::now())?;
         let identity = self.look_up(&caller.hash, ledger).await;
         match &identity {
             Ok(identity) => self.known.insert(caller.hash, identity.clone()),
@@ -124,10 +122,11 @@ impl Keys {
         hash: &KeyHash,
         ledger: &impl Ledger,
     ) -> Result<Identity, Refusal> {
-        self.refuse_again(hash)?;
+        let asked = Instant::now();
+        self.refuse_again(hash, asked)?;
         let look_up = async {
-            // Whoever asked before may have learned it.
-            self.refuse_again(hash)?;
+            // Whoever asked before may have learned it: nobody waits for the same answer again.
+            self.refuse_again(hash, asked)?;
             let waits = self.waiting.try_acquire();
             let waits = waits.map_err(|_| TOO_MANY_LOOK_UPS)?;
             self.rate.check().map_err(|_| TOO_MANY_LOOK_UPS)?;
@@ -138,21 +137,26 @@ impl Keys {
         self.known.get_or_insert_async(hash, look_up).await
     }
 
-    fn refuse_again(&self, hash: &KeyHash) -> Result<(), Refusal> {
+    /// Refuses what is known to be unknown, and what the ledger has not answered since this was `asked`.
+    fn refuse_again(&self, hash: &KeyHash, asked: Instant) -> Result<(), Refusal> {
         match self.refused.get(hash) {
-            Some((refusal, until)) if Instant::now() < until => Err(refusal),
+            Some((refusal, at))
+                if at >= asked || refusal == Refusal::InvalidKey && at.elapsed() < UNKNOWN_FOR =>
+            {
+                Err(refusal)
+            }
             _ => Ok(()),
         }
     }
 
     async fn look_up(&self, hash: &KeyHash, ledger: &impl Ledger) -> Result<Identity, Refusal> {
-        let (refusal, refused_for) = match ledger.identify(hash).await {
+        let refusal = match ledger.identify(hash).await {
             Ok(Some(identity)) => return Ok(identity),
-            Ok(None) => (Refusal::InvalidKey, UNKNOWN_FOR),
-            Err(_) => (LEDGER_AWAY, AWAY_FOR),
+            Ok(None) => Refusal::InvalidKey,
+            Err(_) => LEDGER_AWAY,
         };
-        let until = Instant::now() + refused_for;
-        self.refused.insert(*hash, (refusal.clone(), until));
+        let refused = (refusal.clone(), Instant::now());
+        self.refused.insert(*hash, refused);
         Err(refusal)
     }
 }

@@ -125,15 +125,14 @@ impl InFlight {
             Beyond::Share { limit, held } => too_many_calls(account, limit, held).into(),
         })?;
         taken.all.calls += 1;
-        match taken.accounts.get_mut(account) {
-            Some(share) => share.calls += 1,
-            None => {
-                let share = Share {
-                    calls: 1,
-                    ..Share::default()
-                };
-                taken.accounts.insert(account.clone(), share);
-            }
+        if let Some(share) = taken.accounts.get_mut(account) {
+            share.calls += 1;
+        } else {
+            let share = Share {
+                calls: 1,
+                ..Share::default()
+            };
+            taken.accounts.insert(account.clone(), share);
         }
         Ok(Place(Arc::new(Placed {
             account: account.clone(),

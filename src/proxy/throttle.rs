@@ -237,7 +237,7 @@ mod tests {
         let refused = throttles.check(None, &one).unwrap_err();
         assert_eq!(refused.wait, SECOND / 4);
         assert_eq!(through(&throttles, None, &other), 9, "each key has its own");
-        clock.advance(SECOND / 4 - Duration::from_nanos(1));
+        clock.advance(Duration::from_nanos(249_999_999));
         assert_eq!(through(&throttles, None, &one), 0);
         clock.advance(Duration::from_nanos(1));
         assert_eq!(through(&throttles, None, &one), 1);

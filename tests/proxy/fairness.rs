@@ -155,9 +155,9 @@ async fn a_call_gives_its_place_back_however_it_ends() {
         for reset in [true, false] {
             let wire = in_flight(&account, &sidecar, &endless).await;
             if reset {
-                wire.reset()
+                wire.reset();
             } else {
-                wire.hang_up()
+                wire.hang_up();
             }
             let mut wire = stream(&broken).wire().await;
             wire.read_to_end().await;
@@ -166,9 +166,9 @@ async fn a_call_gives_its_place_back_however_it_ends() {
             let mut wire = Wire::connect(&sidecar.proxy).await;
             wire.write(&call[..call.len() - 5]).await;
             if reset {
-                wire.reset()
+                wire.reset();
             } else {
-                wire.hang_up()
+                wire.hang_up();
             }
             let_in(&chat_at("/scripted", &whole)).await.is(200);
         }
@@ -289,6 +289,11 @@ fn long_chat(bytes: usize) -> Value {
     body
 }
 
+/// A chat of a little more than so many bytes, of which hardly any need be counted.
+fn padded_chat(bytes: usize) -> String {
+    chat(5).to_string() + &" ".repeat(bytes)
+}
+
 #[tokio::test]
 async fn a_flood_of_large_bodies_does_not_starve_another_account() {
     static TURNED_AWAY: AtomicUsize = AtomicUsize::new(0);
@@ -322,8 +327,9 @@ async fn bodies_that_do_not_come_take_no_room_from_others_and_not_for_ever() {
     let sidecar = installation.sidecar(&shedding("max_buffered_bytes = 12000000"));
     let (stalling, other) = (installation.account("100"), installation.account("100"));
     let quick = script([json_answer(200, &completion(MODEL, 9, 3))]);
-    let body = long_chat(BODY);
-    let call = stalling.scripted_chat(&sidecar, &quick, &body);
+    let body = padded_chat(BODY);
+    let call = stalling.scripted_chat(&sidecar, &quick, &chat(5));
+    let call = call.body(body.clone());
     let mut wires = Vec::new();
     let refused = until("it has its share", async || {
         let mut wire = Wire::connect(&sidecar.proxy).await;
@@ -337,12 +343,12 @@ async fn bodies_that_do_not_come_take_no_room_from_others_and_not_for_ever() {
     assert_eq!(violation(&refused)["resource"], "body_bytes");
     assert_eq!(
         violation(&refused)["held"],
-        6 * i64::try_from(call_bytes(&body)).unwrap()
+        6 * i64::try_from(body.len()).unwrap()
     );
     assert_eq!(refused.header("connection"), Some("close"));
     for _ in 0..3 {
-        let call = other.scripted_chat(&sidecar, &quick, &body);
-        call.send().await.is(200);
+        let call = other.scripted_chat(&sidecar, &quick, &chat(5));
+        call.body(body.clone()).send().await.is(200);
     }
     drop(wires);
     until("the room is there again", async || {
@@ -362,53 +368,40 @@ async fn bodies_that_do_not_come_take_no_room_from_others_and_not_for_ever() {
     assert!(answer.contains("paused for too long"), "{answer}");
 }
 
-fn call_bytes(body: &Value) -> usize {
-    body.to_string().len()
-}
-
 #[tokio::test]
 async fn a_body_whose_length_nobody_says_takes_room_as_it_comes() {
     let installation = installation_with_room().await;
     let sidecar = installation.sidecar(&shedding("max_buffered_bytes = 12000000"));
     let account = installation.account("100");
     let quick = script([json_answer(200, &completion(MODEL, 9, 3))]);
-    let text = long_chat(2_900_000).to_string();
     let head = format!(
         "POST /scripted/v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n{SCRIPT}: {}\r\n\
          transfer-encoding: chunked\r\n\r\n",
         account.key, quick.id
     );
-    let pieces: Vec<&[u8]> = text.as_bytes().chunks(100_000).collect();
-    let framed = |piece: &[u8]| {
-        let Act::Send(bytes) = chunk(piece) else {
-            unreachable!("a chunk is sent")
-        };
-        bytes
+    let framed = |act: Act| match act {
+        Act::Send(bytes) => bytes,
+        Act::Wait(_) | Act::Close => unreachable!("it is a piece of a body"),
     };
-    // Two that stop just before their end.
-    let mut wires = Vec::new();
-    for _ in 0..2 {
+    for (bytes, status) in [(2_900_000, "200"), (5_999_000, "429")] {
         let mut wire = Wire::connect(&sidecar.proxy).await;
         wire.write(head.as_bytes()).await;
-        for piece in &pieces[..pieces.len() - 1] {
-            wire.write(&framed(piece)).await;
+        let body = padded_chat(bytes - chat(5).to_string().len());
+        for piece in body.as_bytes().chunks(100_000) {
+            wire.write(&framed(chunk(piece))).await;
         }
-        wires.push(wire);
-    }
-    let whole = account.scripted_chat(&sidecar, &quick, &long_chat(2_900_000));
-    let refused = until("they have come", async || {
-        let answer = whole.clone().send().await;
-        (answer.status == 429).then_some(answer)
-    });
-    assert_eq!(violation(&refused.await)["resource"], "body_bytes");
-    for mut wire in wires {
-        wire.write(&framed(pieces[pieces.len() - 1])).await;
-        let Act::Send(end) = last_chunk() else {
-            unreachable!("a chunk is sent")
+        // What is beyond half of the room is refused as soon as it comes.
+        let last = match status {
+            "200" => framed(last_chunk()),
+            _ => framed(chunk(" ".repeat(2_000))),
         };
-        wire.write(&end).await;
-        let answer = wire.read_until(b"one two three").await;
-        assert!(answer.starts_with(b"HTTP/1.1 200"));
+        wire.write(&last).await;
+        let answer = wire.read_until(b"}").await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+        assert_eq!(answer.contains("body_bytes"), status == "429", "{answer}");
     }
-    whole.send().await.is(200);
 }
