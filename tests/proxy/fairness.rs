@@ -393,7 +393,7 @@ async fn a_body_whose_length_nobody_says_takes_room_as_it_comes() {
         // What is beyond half of the room is refused as soon as it comes.
         let last = match status {
             "200" => framed(last_chunk()),
-            _ => framed(chunk(" ".repeat(2_000))),
+            _ => framed(chunk(" ".repeat(4_000))),
         };
         wire.write(&last).await;
         let answer = wire.read_until(b"}").await;
