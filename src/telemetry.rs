@@ -28,7 +28,7 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// The label of a code that is not listed.
 const OTHER: &str = "other";
 /// The codes of refusals that are counted apart, as callers read them.
-const REFUSAL_CODES: [&str; 15] = [
+const REFUSAL_CODES: [&str; 16] = [
     "invalid_api_key",
     "account_suspended",
     "path_not_allowed",
@@ -41,6 +41,7 @@ const REFUSAL_CODES: [&str; 15] = [
     "unknown_route",
     "model_not_priced",
     "quota_unavailable",
+    "overloaded",
     "upstream_unreachable",
     "upstream_timeout",
     OTHER,

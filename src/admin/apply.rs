@@ -13,7 +13,7 @@ use super::{arguments, catch_up};
 use crate::catalog::{Catalog, Plan};
 use crate::ledger::admin::Difference;
 use crate::price::PriceEntry;
-use crate::quota::Limit;
+use crate::quota::{Burst, Limit, Throttle};
 
 /// How often long work says how far it is.
 const SAY_EACH: Duration = Duration::from_secs(2);
@@ -167,6 +167,9 @@ fn plan_parts(before: &Plan, after: &Plan) -> Vec<String> {
         if let Some(markup) = plan.markup_percent {
             part("markup_percent".into(), markup.to_string());
         }
+        if let Some(throttle) = plan.throttle {
+            part("throttle".into(), throttled(throttle));
+        }
         for quota in &plan.quotas {
             part(quota.key.to_string(), limit(quota));
         }
@@ -182,6 +185,20 @@ fn plan_parts(before: &Plan, after: &Plan) -> Vec<String> {
     differing
         .map(|(name, [before, after])| format!("{name}: {} -> {}", word(before), word(after)))
         .collect()
+}
+
+/// A throttle that names nothing is one all the same: the configuration's is off.
+fn throttled(throttle: Throttle) -> String {
+    let of = |whose: &str, burst: Option<Burst>| {
+        burst.map_or_else(
+            || format!("{whose} off"),
+            |burst| {
+                let Burst { per_second, burst } = burst;
+                format!("{whose} {per_second} a second and {burst} at once")
+            },
+        )
+    };
+    [of("account", throttle.account), of("key", throttle.key)].join(", ")
 }
 
 fn limit(quota: &Limit) -> String {

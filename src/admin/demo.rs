@@ -149,6 +149,7 @@ fn snapshot(account: &AccountId) -> Snapshot {
         limits: LIMITS.into_iter().map(limit).collect(),
         overage: Nanos::ZERO,
         markup_percent: None,
+        throttle: None,
     }
 }
 

@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use crate::price::PriceEntry;
-use crate::quota::Limit;
+use crate::quota::{Limit, Throttle};
 
 mod parse;
 mod value;
@@ -54,6 +54,9 @@ pub struct Plan {
     /// Its own markup, in place of the catalogue's.
     #[serde(default)]
     pub markup_percent: Option<Decimal>,
+    /// Its own throttle, in place of the configuration's.
+    #[serde(default)]
+    pub throttle: Option<Throttle>,
 }
 
 /// What a plan costs.

@@ -8,11 +8,11 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::value::{
-    Currency, From, Interval, Money, Name, Percent, PlanKey, Quota, Unbuilt, UsdRate,
+    Currency, From, Interval, Money, Name, Percent, PlanBurst, PlanKey, Quota, Unbuilt, UsdRate,
 };
 use super::{Catalog, CatalogError, Plan, PlanPrice};
 use crate::price::{ModelMatch, PriceEntry, PriceSource, Rate, Rates};
-use crate::quota::{Limit, MAX_LINES};
+use crate::quota::{Limit, MAX_LINES, Throttle};
 
 /// The longest catalogue that is read.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
@@ -44,6 +44,7 @@ struct RawPlan {
     #[serde(default)]
     quotas: Vec<Spanned<Quota>>,
     markup: Option<RawMarkup>,
+    throttle: Option<RawThrottle>,
     #[expect(dead_code, reason = "it can have no value")]
     trial_days: Option<Unbuilt>,
     #[expect(dead_code, reason = "it can have no value")]
@@ -52,6 +53,13 @@ struct RawPlan {
     grants: Option<Unbuilt>,
     #[expect(dead_code, reason = "it can have no value")]
     features: Option<Unbuilt>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawThrottle {
+    account: Option<PlanBurst>,
+    key: Option<PlanBurst>,
 }
 
 #[derive(Deserialize)]
@@ -152,6 +160,10 @@ fn plans(raw: Vec<RawPlan>, source: &Source<'_>) -> Result<Vec<Plan>, CatalogErr
             }),
             quotas,
             markup_percent: plan.markup.map(|markup| markup.percent.0),
+            throttle: plan.throttle.map(|throttle| Throttle {
+                account: throttle.account.map(|burst| burst.0),
+                key: throttle.key.map(|burst| burst.0),
+            }),
         });
     }
     Ok(plans)
@@ -224,6 +236,7 @@ fn prices(
 mod tests {
     use super::*;
     use crate::money::Amount;
+    use crate::quota::Burst;
 
     #[test]
     fn the_example_is_a_catalogue() {
@@ -264,6 +277,24 @@ mod tests {
         let limits: Vec<i64> = plan.quotas.iter().map(|limit| limit.limit.0).collect();
         assert_eq!(limits, [3, 4]);
         assert_eq!(plan.markup_percent.unwrap().to_string(), "7.5");
+    }
+
+    #[test]
+    fn a_plan_may_have_a_throttle_and_one_that_names_nothing_is_one() {
+        let plan = |throttle: &str| {
+            let text = format!("[[plan]]\nkey = \"p\"\nname = \"P\"\n{throttle}");
+            Catalog::parse(&text).unwrap().plans.remove(0).throttle
+        };
+        let key = Throttle {
+            account: None,
+            key: Burst::new(5, 20),
+        };
+        assert_eq!(
+            plan("throttle = { key = { per_second = 5, burst = 20 } }"),
+            Some(key)
+        );
+        assert_eq!(plan("throttle = {}"), Some(Throttle::default()));
+        assert_eq!(plan(""), None);
     }
 
     /// The line of the error, and whether its text names the key and says why.
@@ -352,6 +383,15 @@ mod tests {
             "quotas[0]",
             "largest amount",
         );
+        let throttle =
+            |of: &str| format!("[[plan]]\nkey = \"p\"\nname = \"P\"\nthrottle = {{ {of} }}\n");
+        refused(
+            &throttle("key = { per_second = 0, burst = 1 }"),
+            4,
+            "throttle.key",
+            "from 1",
+        );
+        refused(&throttle("user = {}"), 4, "throttle.user", "unknown key");
         let twice = "[[plan]]\nkey = \"p\"\nname = \"P\"\n";
         refused(&format!("{twice}{twice}"), 5, "plan[1].key", "earlier plan");
         refused(&price("").repeat(2), 6, "price[1]", "earlier price");

@@ -9,7 +9,7 @@ use time::macros::format_description;
 
 use crate::clock::UnixMs;
 use crate::money::{Amount, MAX_BALANCE, Nanos};
-use crate::quota::{CounterKey, Limit, Resource, Scope, Window};
+use crate::quota::{Burst, CounterKey, Limit, MAX_BURST, Resource, Scope, Window};
 
 /// A key that the contract knows and this version does not keep yet: an error, never ignored.
 #[derive(Debug)]
@@ -107,6 +107,28 @@ value!(
 enum RawLimit {
     Count(i64),
     Credits(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawBurst {
+    per_second: i64,
+    burst: i64,
+}
+
+/// How fast calls may come.
+#[derive(Deserialize)]
+#[serde(try_from = "RawBurst")]
+pub(super) struct PlanBurst(pub(super) Burst);
+
+impl TryFrom<RawBurst> for PlanBurst {
+    type Error = String;
+
+    fn try_from(raw: RawBurst) -> Result<Self, String> {
+        let burst = Burst::new(raw.per_second, raw.burst);
+        let problem = || format!("`per_second` and `burst` are from 1 to {MAX_BURST}");
+        burst.map(Self).ok_or_else(problem)
+    }
 }
 
 /// A limit of a plan, as it is written down.

@@ -12,10 +12,12 @@ use rust_decimal::Decimal;
 use self::error::Problem;
 use self::raw::{RawConfig, RawCredit, RawIdentify, RawLog, RawRefusal, Whole};
 use self::source::Source;
+use crate::quota::Throttle;
 
 mod backends;
 mod error;
 mod listen;
+mod protect;
 mod raw;
 mod route;
 mod secret;
@@ -24,6 +26,7 @@ mod source;
 pub use backends::{LedgerConfig, LedgerUrl, StoreConfig, StoreDown, StoreUrl};
 pub use error::ConfigError;
 pub use listen::Listen;
+pub use protect::{MAX_CONNECTIONS, Shed};
 pub use route::{Charge, Credential, Meter, Route, UnknownPaths, Unpriced, Upstream};
 pub use secret::Secret;
 pub use source::Environment;
@@ -44,6 +47,10 @@ pub struct Config {
     pub credit_usd: Decimal,
     /// The routes, the longest prefix first: the first one that a path belongs to is the one it takes.
     pub routes: Vec<Route>,
+    /// How fast the calls of an account and of a key may come, where its plan says nothing of it.
+    pub throttle: Throttle,
+    /// What a sidecar takes upon itself at once.
+    pub shed: Shed,
     /// How refusals are worded.
     pub refusal: RefusalConfig,
     /// How the program speaks.
@@ -139,11 +146,14 @@ impl Config {
         let store = StoreConfig::usable(raw.store, backends)?;
         let ledger = LedgerConfig::usable(raw.ledger, backends)?;
         backends::belong_together(&store.url, &ledger.url)?;
+        let routes = route::all(raw.route, &store)?;
         Ok(Self {
             listen: Listen::usable(raw.listen)?,
             ledger,
             credit_usd: credit_usd(&raw.credit)?,
-            routes: route::all(raw.route, &store)?,
+            throttle: protect::throttle(&raw.throttle)?,
+            shed: Shed::usable(&raw.shed, &routes)?,
+            routes,
             store,
             refusal: RefusalConfig::usable(raw.refusal)?,
             log: LogConfig::usable(&raw.log)?,

@@ -15,6 +15,8 @@ pub(super) struct RawConfig {
     pub(super) ledger: RawLedger,
     pub(super) credit: RawCredit,
     pub(super) identify: RawIdentify,
+    pub(super) throttle: RawThrottle,
+    pub(super) shed: RawShed,
     pub(super) refusal: RawRefusal,
     pub(super) log: RawLog,
     pub(super) route: Vec<RawRoute>,
@@ -67,6 +69,27 @@ pub(super) struct RawCredit {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawIdentify {
     pub(super) trust_header: Option<Switch>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawThrottle {
+    pub(super) account: Option<RawBurst>,
+    pub(super) key: Option<RawBurst>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBurst {
+    pub(super) per_second: Whole,
+    pub(super) burst: Whole,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawShed {
+    pub(super) max_in_flight: Option<Whole>,
+    pub(super) max_buffered_bytes: Option<Whole>,
 }
 
 #[derive(Deserialize, Default)]

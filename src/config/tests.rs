@@ -66,6 +66,10 @@ fn the_documented_defaults_are_the_real_ones() {
         meter = 'flat'
         charge = { credits = '0.005', resource = 'tool_calls' }
     ";
+    let burst = crate::quota::Burst::new;
+    assert_eq!(shown.throttle.account, burst(200, 400));
+    assert_eq!(shown.throttle.key, burst(100, 200));
+    assert_eq!(bare.throttle, crate::quota::Throttle::default());
     assert_eq!(shown.routes, Config::demo(least).unwrap().routes);
     assert_eq!(
         shown.listen.control_token,
@@ -255,6 +259,19 @@ fn what_is_out_of_bounds_is_refused_at_its_line() {
         ("credit.usd", "[credit]\nusd = '0'\n"),
         ("credit.usd", "[credit]\nusd = 0.5\n"),
         (
+            "throttle.key.burst",
+            "[throttle]\nkey = { per_second = 1, burst = 0 }\n",
+        ),
+        (
+            "throttle.account.per_second",
+            "[throttle]\naccount = { per_second = 1000001, burst = 1 }\n",
+        ),
+        ("shed.max_in_flight", "[shed]\nmax_in_flight = 10001\n"),
+        (
+            "shed.max_buffered_bytes",
+            "[shed]\nmax_buffered_bytes = 0\n",
+        ),
+        (
             "refusal.exhausted_status",
             "[refusal]\nexhausted_status = 500\n",
         ),
@@ -331,6 +348,19 @@ fn what_is_out_of_bounds_is_refused_at_its_line() {
         let (_, named, message) = route_refused(more);
         assert_eq!(named, key, "{more}: {message}");
     }
+}
+
+#[test]
+fn every_body_that_a_route_takes_has_room() {
+    let of = |meter: &str| {
+        let route = "[[route]]\nprefix = '/x'\nupstream = 'http://x'\nmax_body_bytes = 100\n";
+        let shed = "[shed]\nmax_buffered_bytes = 99\n";
+        parse(&format!("{shed}{route}{meter}\n{BACKENDS}"), &[])
+    };
+    let error = of("meter = 'openai'").unwrap_err();
+    assert_eq!(error.key.as_deref(), Some("shed.max_buffered_bytes"));
+    // Bodies that pass through are never kept.
+    assert_eq!(of("meter = 'none'").unwrap().shed.max_buffered_bytes, 99);
 }
 
 #[test]

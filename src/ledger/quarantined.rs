@@ -150,6 +150,7 @@ mod tests {
                 limits: Vec::new(),
                 overage: Nanos(0),
                 markup_percent: None,
+                throttle: None,
             },
             lots: vec![(lot(1), Nanos(10)), (lot(2), Nanos(0)), (lot(3), Nanos(5))],
             debt: Nanos(1),

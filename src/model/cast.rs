@@ -83,6 +83,7 @@ fn snapshot(index: usize) -> Snapshot {
         limits: Vec::new(),
         overage: Nanos::ZERO,
         markup_percent: None,
+        throttle: None,
     }
 }
 

@@ -91,7 +91,9 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                 reservation.was_held(claim);
                 let shortage = || Shortage::explain(&snapshot, meter.quote(), &seen);
                 let would_refuse = (!fits).then(shortage).flatten();
-                let would_refuse = would_refuse.map(|shortage| shortage.kind.code());
+                let would_refuse = would_refuse
+                    .map(|shortage| shortage.kind.code())
+                    .or(caller.would_refuse);
                 meter.would_refuse(would_refuse);
                 self.metrics.admitted(would_refuse);
                 let admitted = Admitted {
@@ -132,8 +134,9 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         checked
     }
 
-    /// Refuses suspended accounts and revoked keys. What a cached snapshot says against a caller is asked again, so
-    /// that nobody is refused for what was true a while ago.
+    /// Refuses suspended accounts, revoked keys, and what comes too fast for a plan that is newer than the one it was let
+    /// through with. Of suspensions and keys, what a cached snapshot says against a caller is asked again, so that nobody is
+    /// refused for what was true a while ago.
     pub(super) async fn checked(
         &self,
         mut snapshot: Arc<Snapshot>,
@@ -146,7 +149,10 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
             }
         }
         if caller.identity.keys_version < snapshot.keys_version {
-            *caller = self.keys.look_up_again(caller, &*self.ledger).await?;
+            caller.identity = self.keys.look_up_again(caller, &*self.ledger).await?;
+        }
+        if caller.throttle != snapshot.throttle {
+            self.throttle(caller, &snapshot)?;
         }
         Ok(snapshot)
     }

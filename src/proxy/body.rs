@@ -1,5 +1,7 @@
-//! What the caller gets: a whole answer, or an upstream's that passes through while it is watched.
+//! Bodies: what the caller gets, a whole answer or an upstream's that passes through while it is watched, and what the
+//! upstream gets.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::in_flight::{Place, Room};
 use super::stream::StreamMeter;
 
 /// The body of an answer to a caller.
@@ -169,5 +172,86 @@ impl MeteredStream {
                 }
             }
         }
+    }
+}
+
+/// An answer on its way to the caller, and the place of its call.
+pub struct Outgoing {
+    body: ProxyBody,
+    _place: Option<Place>,
+}
+
+impl Outgoing {
+    /// An answer of a call that has a place.
+    pub fn new(body: ProxyBody, place: Place) -> Self {
+        Self {
+            body,
+            _place: Some(place),
+        }
+    }
+}
+
+impl From<Bytes> for Outgoing {
+    fn from(bytes: Bytes) -> Self {
+        Self {
+            body: bytes.into(),
+            _place: None,
+        }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A body that is kept whole until it has been forwarded.
+pub struct Kept {
+    body: Full<Bytes>,
+    _room: Room,
+}
+
+impl Kept {
+    /// A body, and the room that was made for it.
+    pub fn new(body: Bytes, room: Room) -> Self {
+        Self {
+            body: body.into(),
+            _room: room,
+        }
+    }
+}
+
+impl Body for Kept {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -15,6 +15,7 @@ use super::admit::Admitted;
 use super::body::{BodyError, MeteredStream, ProxyBody, Timed};
 use super::gate::{Call, Forwardable, Reader};
 use super::identify::Caller;
+use super::in_flight::Place;
 use super::meter::Meter;
 use super::refusal::Refusal;
 use super::reply::add_headers;
@@ -60,6 +61,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         call: Call,
         admitted: Admitted,
         reservation: Reservation,
+        place: &Place,
     ) -> Result<Response<ProxyBody>, Refusal> {
         let metered = !matches!(call.reader, Reader::Nothing);
         let Forwardable { head, path, body } = call.request;
@@ -67,6 +69,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         let exchange = Exchange {
             route: route.clone(),
             meter: admitted.meter.clone(),
+            _place: place.clone(),
         };
         let sent = Instant::now();
         let whole = |reader| AnswerMeter::new(admitted.meter.clone(), reader);
@@ -139,6 +142,8 @@ enum Fetched {
 struct Exchange {
     route: Arc<Route>,
     meter: Arc<Meter>,
+    /// What goes on without its caller is in flight all the same.
+    _place: Place,
 }
 
 impl Exchange {

@@ -1,19 +1,24 @@
 //! Gate: what the request asks for, read from it as far as its estimate needs, and whether this route meters it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, Request, header};
-use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
+use http_body::Body;
+use http_body_util::{BodyExt, Either, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
+use super::body::Kept;
+use super::in_flight::{Place, Room};
 use super::meter::CallerScopes;
 use super::quote::Demand;
 use super::refusal::Refusal;
 use super::route::{Route, refuse_ambiguous};
 use super::upstream::UpstreamBody;
-use crate::config::{Meter, UnknownPaths};
+use crate::config::{self, Meter, UnknownPaths};
 use crate::dialect::openai::{self, AnswerReader, Endpoint, Metered, NotMetered, StreamReader};
 use crate::money::Nanos;
 
@@ -68,7 +73,11 @@ const MAX_SCOPE_BYTES: usize = 128;
 pub const COUNTED_IN_PLACE_UP_TO_BYTES: usize = 64 * 1024;
 
 /// Reads a request as far as its route needs.
-pub async fn gate(route: &Route, request: Request<Incoming>) -> Result<Gated, Refusal> {
+pub async fn gate(
+    route: &Route,
+    request: Request<Incoming>,
+    place: &Place,
+) -> Result<Gated, Refusal> {
     let path = request.uri().path();
     refuse_ambiguous(path)?;
     if matches!(request.method().as_str(), "TRACE" | "TRACK" | "CONNECT") {
@@ -93,7 +102,9 @@ pub async fn gate(route: &Route, request: Request<Incoming>) -> Result<Gated, Re
             Ok(Gated::Metered(Box::new(call)))
         }
         Meter::OpenAi => match openai::classify(&head.method, &path) {
-            Ok(Endpoint::Metered(endpoint)) => openai_call(route, endpoint, head, path, body).await,
+            Ok(Endpoint::Metered(endpoint)) => {
+                openai_call(route, endpoint, (head, path, body), place).await
+            }
             Ok(Endpoint::Models) => Ok(Gated::Free(Box::new(passing(route, head, path, body)))),
             Err(NotMetered::Unknown) if route.config.unknown_paths == UnknownPaths::Free => {
                 Ok(Gated::Free(Box::new(passing(route, head, path, body))))
@@ -114,12 +125,11 @@ fn passing(route: &Route, head: Parts, path: String, body: Incoming) -> Forwarda
 async fn openai_call(
     route: &Route,
     endpoint: Metered,
-    head: Parts,
-    path: String,
-    body: Incoming,
+    (head, path, body): (Parts, String, Incoming),
+    place: &Place,
 ) -> Result<Gated, Refusal> {
-    let body = buffered(body, route.config.max_body_bytes).await?;
-    let mut asked = parse(endpoint, body).await?;
+    let (body, room) = buffered(body, &route.config, place).await?;
+    let (mut asked, room) = parse(endpoint, body, room, place).await?;
     let reader = if asked.stream {
         Reader::Stream(Box::new(StreamReader::new(&asked)))
     } else {
@@ -133,7 +143,7 @@ async fn openai_call(
         request: Forwardable {
             head,
             path,
-            body: Either::Left(Full::new(asked.body)),
+            body: Either::Left(Kept::new(asked.body, room)),
         },
         demand: Demand::Tokens {
             estimate: asked.estimate,
@@ -145,13 +155,27 @@ async fn openai_call(
     Ok(Gated::Metered(Box::new(call)))
 }
 
-/// Reads a body; a large one away from the tasks that others' calls run on.
-async fn parse(endpoint: Metered, body: Bytes) -> Result<openai::Call, Refusal> {
+/// Reads a body; a large one away from the tasks that others' calls run on, and in its account's turn. Room and turn go
+/// with the work, which goes on if the caller does not.
+async fn parse(
+    endpoint: Metered,
+    body: Bytes,
+    room: Room,
+    place: &Place,
+) -> Result<(openai::Call, Room), Refusal> {
     if body.len() <= COUNTED_IN_PLACE_UP_TO_BYTES {
-        return Ok(openai::parse(endpoint, &body)?);
+        return Ok((openai::parse(endpoint, &body)?, room));
     }
-    let parsed = tokio::task::spawn_blocking(move || openai::parse(endpoint, &body)).await;
-    Ok(parsed.map_err(|_| invalid("the body cannot be read", None))??)
+    let turn = place.turn().await;
+    let parse = move || {
+        let parsed = openai::parse(endpoint, &body);
+        drop(turn);
+        (parsed, room)
+    };
+    let (parsed, room) = tokio::task::spawn_blocking(parse)
+        .await
+        .map_err(|_| invalid("the body cannot be read", None))?;
+    Ok((parsed?, room))
 }
 
 /// A length that is said beforehand is believed when it is too much.
@@ -164,11 +188,46 @@ fn refuse_too_large(headers: &HeaderMap, max_bytes: usize) -> Result<(), Refusal
     }
 }
 
-async fn buffered(body: Incoming, max_bytes: usize) -> Result<Bytes, Refusal> {
-    match Limited::new(body, max_bytes).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge),
-        Err(_) => Err(Refusal::BodyCutShort),
+/// Reads a whole body into room that is made for it: beforehand where its length is said, else as it comes.
+async fn buffered(
+    body: Incoming,
+    route: &config::Route,
+    place: &Place,
+) -> Result<(Bytes, Room), Refusal> {
+    let said = body.size_hint().exact().unwrap_or(0);
+    let mut room = place.room(usize::try_from(said).unwrap_or(usize::MAX))?;
+    let mut body = Limited::new(body, route.max_body_bytes);
+    let mut whole = BytesMut::new();
+    while let Some(piece) = next_piece(&mut body, route.idle_timeout).await? {
+        room.grow_to(whole.len() + piece.len())?;
+        if whole.is_empty() && body.is_end_stream() {
+            return Ok((piece, room));
+        }
+        if whole.is_empty() {
+            whole.reserve(room.bytes());
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok((whole.freeze(), room))
+}
+
+async fn next_piece(
+    body: &mut Limited<Incoming>,
+    idle: Duration,
+) -> Result<Option<Bytes>, Refusal> {
+    loop {
+        let frame = timeout(idle, body.frame()).await;
+        let frame = frame.map_err(|_| Refusal::BodyCutShort)?;
+        match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
+            None => return Ok(None),
+            Some(Ok(Ok(piece))) => return Ok(Some(piece)),
+            // Trailers ask for nothing.
+            Some(Ok(Err(_))) => {}
+            Some(Err(error)) if error.is::<LengthLimitError>() => {
+                return Err(Refusal::BodyTooLarge);
+            }
+            Some(Err(_)) => return Err(Refusal::BodyCutShort),
+        }
     }
 }
 

@@ -1,15 +1,22 @@
 //! Identify: from the caller's credential to its account, and nothing else a caller could fill in (invariant 10).
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
+use governor::clock::MonotonicClock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName};
 use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::refusal::Refusal;
 use crate::ledger::{Identity, KeyHash, Ledger};
+use crate::quota::Throttle;
 
 /// Where callers put their key; none of these headers is ever forwarded.
 pub const CREDENTIAL_HEADERS: [HeaderName; 4] = [
@@ -21,15 +28,30 @@ pub const CREDENTIAL_HEADERS: [HeaderName; 4] = [
 
 /// Live keys that are remembered.
 const KEYS: usize = 100_000;
-/// Unknown keys that are remembered, so that guessing costs the ledger little and us no memory.
-const UNKNOWN_KEYS: usize = 10_000;
+/// Keys that are remembered for having been refused, so that guessing costs the ledger little and us no memory.
+const REFUSED_KEYS: usize = 10_000;
 /// How long an unknown key stays unknown: one that is made meanwhile works that much later.
 const UNKNOWN_FOR: Duration = Duration::from_secs(1);
+
+/// How often keys that are not remembered may be looked up: so many at once after a rest, and then so many a second. It is
+/// what a flood of made-up keys may cost the ledger, and what the keys of a sidecar that has just started may need.
+const LOOK_UPS_AT_ONCE: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
+const LOOK_UPS_PER_SECOND: NonZeroU32 = NonZeroU32::new(200).unwrap();
+/// Of these, so many may wait for a ledger that is slow, or away.
+const LOOK_UPS_WAITING: usize = 64;
+
+const LEDGER_AWAY: Refusal =
+    Refusal::QuotaUnavailable("the ledger is away and this key is not known yet");
+const TOO_MANY_LOOK_UPS: Refusal =
+    Refusal::Overloaded("too many keys that are not known yet are being looked up");
 
 /// Knows the keys.
 pub struct Keys {
     known: Cache<KeyHash, Identity>,
-    unknown: Cache<KeyHash, Instant>,
+    /// Why, and when.
+    refused: Cache<KeyHash, (Refusal, Instant)>,
+    rate: RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<std::time::Instant>>,
+    waiting: Semaphore,
 }
 
 /// A caller, and what it takes to look it up again.
@@ -38,13 +60,22 @@ pub struct Caller {
     /// Who it is.
     pub identity: Identity,
     hash: KeyHash,
+    /// The throttle of its plan that it has passed.
+    pub throttle: Option<Throttle>,
+    /// In monitor mode, what the throttle would have refused it with.
+    pub would_refuse: Option<&'static str>,
 }
 
 impl Default for Keys {
     fn default() -> Self {
         Self {
             known: Cache::new(KEYS),
-            unknown: Cache::new(UNKNOWN_KEYS),
+            refused: Cache::new(REFUSED_KEYS),
+            rate: RateLimiter::direct_with_clock(
+                Quota::per_second(LOOK_UPS_PER_SECOND).allow_burst(LOOK_UPS_AT_ONCE),
+                MonotonicClock,
+            ),
+            waiting: Semaphore::new(LOOK_UPS_WAITING),
         }
     }
 }
@@ -57,41 +88,76 @@ impl Keys {
         ledger: &impl Ledger,
     ) -> Result<Caller, Refusal> {
         let hash = hash_of(headers)?;
-        if let Some(identity) = self.known.get(&hash) {
-            return Ok(Caller { identity, hash });
-        }
-        self.look_up(hash, ledger).await
+        let identity = match self.known.get(&hash) {
+            Some(identity) => identity,
+            None => self.first_look_up(&hash, ledger).await?,
+        };
+        Ok(Caller {
+            identity,
+            hash,
+            throttle: None,
+            would_refuse: None,
+        })
     }
 
-    /// Asks the ledger again, because the account's keys have changed.
+    /// Asks the ledger again, because the account's keys have changed. A flood of made-up keys keeps nobody from it.
     pub async fn look_up_again(
         &self,
         caller: &Caller,
         ledger: &impl Ledger,
-    ) -> Result<Caller, Refusal> {
-        self.look_up(caller.hash, ledger).await
+    ) -> Result<Identity, Refusal> {
+        self.refuse_again(&caller.hash, Instant::now())?;
+        let identity = self.look_up(&caller.hash, ledger).await;
+        match &identity {
+            Ok(identity) => self.known.insert(caller.hash, identity.clone()),
+            Err(Refusal::InvalidKey) => drop(self.known.remove(&caller.hash)),
+            Err(_) => {}
+        }
+        identity
     }
 
-    async fn look_up(&self, hash: KeyHash, ledger: &impl Ledger) -> Result<Caller, Refusal> {
-        if let Some(since) = self.unknown.get(&hash)
-            && since.elapsed() < UNKNOWN_FOR
-        {
-            return Err(Refusal::InvalidKey);
-        }
-        match ledger.identify(&hash).await {
-            Ok(Some(identity)) => {
-                self.known.insert(hash, identity.clone());
-                Ok(Caller { identity, hash })
+    /// Asks the ledger once for all that call with the same key at the same time, within the bounds of such questions.
+    async fn first_look_up(
+        &self,
+        hash: &KeyHash,
+        ledger: &impl Ledger,
+    ) -> Result<Identity, Refusal> {
+        let asked = Instant::now();
+        self.refuse_again(hash, asked)?;
+        let look_up = async {
+            // Whoever asked before may have learned it: nobody waits for the same answer again.
+            self.refuse_again(hash, asked)?;
+            let waits = self.waiting.try_acquire();
+            let waits = waits.map_err(|_| TOO_MANY_LOOK_UPS)?;
+            self.rate.check().map_err(|_| TOO_MANY_LOOK_UPS)?;
+            let identity = self.look_up(hash, ledger).await;
+            drop(waits);
+            identity
+        };
+        self.known.get_or_insert_async(hash, look_up).await
+    }
+
+    /// Refuses what is known to be unknown, and what the ledger has not answered since this was `asked`.
+    fn refuse_again(&self, hash: &KeyHash, asked: Instant) -> Result<(), Refusal> {
+        match self.refused.get(hash) {
+            Some((refusal, at))
+                if at >= asked || refusal == Refusal::InvalidKey && at.elapsed() < UNKNOWN_FOR =>
+            {
+                Err(refusal)
             }
-            Ok(None) => {
-                self.known.remove(&hash);
-                self.unknown.insert(hash, Instant::now());
-                Err(Refusal::InvalidKey)
-            }
-            Err(_) => Err(Refusal::QuotaUnavailable(
-                "the ledger is away and this key is not known yet",
-            )),
+            _ => Ok(()),
         }
+    }
+
+    async fn look_up(&self, hash: &KeyHash, ledger: &impl Ledger) -> Result<Identity, Refusal> {
+        let refusal = match ledger.identify(hash).await {
+            Ok(Some(identity)) => return Ok(identity),
+            Ok(None) => Refusal::InvalidKey,
+            Err(_) => LEDGER_AWAY,
+        };
+        let refused = (refusal.clone(), Instant::now());
+        self.refused.insert(*hash, refused);
+        Err(refusal)
     }
 }
 

@@ -9,12 +9,14 @@ use http_body::Body;
 use hyper::body::Incoming;
 use rust_decimal::Decimal;
 
-use self::body::ProxyBody;
+use self::body::Outgoing;
 use self::gate::{Gated, gate};
 use self::identify::Keys;
+use self::in_flight::InFlight;
 use self::refusal::{Refusal, Shape};
 use self::route::{Route, Routes};
 use self::snapshots::Snapshots;
+use self::throttle::Throttles;
 use crate::clock::Clock;
 use crate::config::RefusalConfig;
 use crate::ledger::{Keeper, Ledger, Loader};
@@ -28,6 +30,7 @@ mod forward;
 mod gate;
 mod health;
 mod identify;
+mod in_flight;
 mod meter;
 mod prices;
 mod quote;
@@ -38,6 +41,7 @@ mod serve;
 mod shortage;
 mod snapshots;
 mod stream;
+mod throttle;
 mod upstream;
 mod without_store;
 
@@ -55,6 +59,8 @@ struct Sidecar<S, L> {
     bounded: Option<Arc<Bounded>>,
     keys: Keys,
     snapshots: Snapshots,
+    throttles: Arc<Throttles>,
+    in_flight: InFlight,
     prices: Arc<ArcSwap<prices::Current>>,
     routes: Routes,
     refusals: RefusalConfig,
@@ -67,7 +73,7 @@ struct Sidecar<S, L> {
 
 impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
     /// Answers a request, in any case.
-    async fn answer(&self, request: Request<Incoming>) -> Response<ProxyBody> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Outgoing> {
         let has_body = !request.body().is_end_stream();
         let (shape, answer) = match self.routes.find(request.uri().path()) {
             Some(route) => (route.shape(), self.handle(route, request).await),
@@ -82,7 +88,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
             }
-            response.map(ProxyBody::from)
+            response.map(Outgoing::from)
         })
     }
 
@@ -91,14 +97,19 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         &self,
         route: &Arc<Route>,
         request: Request<Incoming>,
-    ) -> Result<Response<ProxyBody>, Refusal> {
-        let caller = self.keys.identify(request.headers(), &*self.ledger).await?;
-        match gate(route, request).await? {
-            Gated::Free(call) => self.pass_free(route, caller, *call).await,
+    ) -> Result<Response<Outgoing>, Refusal> {
+        let mut caller = self.keys.identify(request.headers(), &*self.ledger).await?;
+        let snapshot = self.snapshots.cached(&caller.identity.account);
+        self.throttle(&mut caller, &snapshot)?;
+        let place = self.in_flight.enter(&caller.identity.account)?;
+        let response = match gate(route, request, &place).await? {
+            Gated::Free(call) => self.pass_free(route, caller, *call).await?,
             Gated::Metered(call) => {
                 let (admitted, reservation) = self.admit(route, caller, &call).await?;
-                self.forward(route, *call, admitted, reservation).await
+                self.forward(route, *call, admitted, reservation, &place)
+                    .await?
             }
-        }
+        };
+        Ok(response.map(|body| Outgoing::new(body, place)))
     }
 }

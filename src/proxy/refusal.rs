@@ -31,6 +31,12 @@ pub enum Refusal {
     /// It does not fit.
     #[error("{}", .0.message())]
     Short(Box<Shortage>),
+    /// It comes too fast, or with too many others of its account.
+    #[error("{}", .0.message)]
+    TooMany(Box<TooMany>),
+    /// This sidecar can take no more upon itself, whoever asks.
+    #[error("{0}; try again in a moment")]
+    Overloaded(&'static str),
     /// The estimate is above what the caller allows with `X-Tollgate-Max-Charge`.
     #[error(
         "this call may cost {estimate} credits, more than the {allowed} that X-Tollgate-Max-Charge allows"
@@ -52,8 +58,8 @@ pub enum Refusal {
     /// The body is beyond the route's bound.
     #[error("the body is larger than this route takes, which its `max_body_bytes` says")]
     BodyTooLarge,
-    /// The caller broke it off.
-    #[error("the body ended too early")]
+    /// The caller broke it off, or fell silent in it.
+    #[error("the body ended too early, or paused for too long")]
     BodyCutShort,
     /// No route has such a prefix.
     #[error(
@@ -74,6 +80,17 @@ pub enum Refusal {
     /// No answer in time.
     #[error("the upstream did not begin to answer in time; nothing was charged")]
     UpstreamTimeout,
+}
+
+/// More calls of an account than it may make now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TooMany {
+    /// In words, with what to do.
+    pub message: String,
+    /// In numbers.
+    pub violation: Violation,
+    /// When the next one may be let through.
+    pub retry_after: Duration,
 }
 
 /// What a route makes of a refusal.
@@ -107,6 +124,8 @@ impl Refusal {
             Self::Suspended(_) => "account_suspended",
             Self::PathNotAllowed(_) => "path_not_allowed",
             Self::Short(shortage) => shortage.kind.code(),
+            Self::TooMany(_) => Kind::WindowExhausted.code(),
+            Self::Overloaded(_) => "overloaded",
             Self::AboveMaxCharge { .. } => "request_exceeds_budget",
             Self::InvalidRequest { .. } | Self::BodyCutShort => "invalid_request",
             Self::BodyTooLarge => "request_too_large",
@@ -126,13 +145,14 @@ impl Refusal {
                 Kind::Exhausted | Kind::TooBig => settings.exhausted_status,
                 Kind::WindowExhausted | Kind::InFlight => StatusCode::TOO_MANY_REQUESTS,
             },
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::AboveMaxCharge { .. } => settings.exhausted_status,
             Self::InvalidRequest { .. } | Self::BodyCutShort | Self::ModelNotPriced(_) => {
                 StatusCode::BAD_REQUEST
             }
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnknownRoute => StatusCode::NOT_FOUND,
-            Self::QuotaUnavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::QuotaUnavailable(_) | Self::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnreachable => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -145,10 +165,12 @@ impl Refusal {
                 Kind::Exhausted | Kind::TooBig => "insufficient_quota",
                 Kind::WindowExhausted | Kind::InFlight => "rate_limit_error",
             },
+            Self::TooMany(_) => "rate_limit_error",
             Self::AboveMaxCharge { .. } => "insufficient_quota",
-            Self::QuotaUnavailable(_) | Self::UpstreamUnreachable | Self::UpstreamTimeout => {
-                "server_error"
-            }
+            Self::QuotaUnavailable(_)
+            | Self::Overloaded(_)
+            | Self::UpstreamUnreachable
+            | Self::UpstreamTimeout => "server_error",
             _ => "invalid_request_error",
         }
     }
@@ -156,6 +178,7 @@ impl Refusal {
     fn violations(&self) -> &[Violation] {
         match self {
             Self::Short(shortage) => &shortage.violations,
+            Self::TooMany(many) => std::slice::from_ref(&many.violation),
             _ => &[],
         }
     }
@@ -175,7 +198,10 @@ impl Refusal {
                 Self::InvalidKey
                     | Self::PathNotAllowed(_)
                     | Self::BodyTooLarge
+                    | Self::BodyCutShort
                     | Self::UnknownRoute
+                    | Self::TooMany(_)
+                    | Self::Overloaded(_)
                     | Self::QuotaUnavailable(_)
             )
     }
@@ -184,6 +210,8 @@ impl Refusal {
     fn retry_after(&self, now: UnixMs) -> Option<Duration> {
         match self {
             Self::QuotaUnavailable(_) => Some(AWAY_RETRY),
+            Self::TooMany(many) => Some(many.retry_after),
+            Self::Overloaded(_) => Some(IN_FLIGHT_RETRY),
             Self::Short(shortage) => match shortage.kind {
                 Kind::InFlight => Some(IN_FLIGHT_RETRY),
                 Kind::WindowExhausted => {
@@ -295,6 +323,12 @@ fn number(value: u128) -> HeaderValue {
 impl From<Shortage> for Refusal {
     fn from(shortage: Shortage) -> Self {
         Self::Short(Box::new(shortage))
+    }
+}
+
+impl From<TooMany> for Refusal {
+    fn from(many: TooMany) -> Self {
+        Self::TooMany(Box::new(many))
     }
 }
 

@@ -19,12 +19,14 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::health::{Dependency, Readiness};
 use super::identify::Keys;
+use super::in_flight::InFlight;
 use super::prices::{self, Current};
 use super::route::Routes;
 use super::snapshots::Snapshots;
+use super::throttle::Throttles;
 use super::{Sidecar, control, health};
 use crate::clock::Clock;
-use crate::config::{Config, Meter, Route, StoreDown};
+use crate::config::{Config, MAX_CONNECTIONS, Meter, Route, StoreDown};
 use crate::dialect;
 use crate::ledger::{Applier, Auditor, Expiry, Flusher, Keeper, Ledger, Loader};
 use crate::listener::{self, Bounds};
@@ -34,8 +36,6 @@ use crate::quota::{
 };
 use crate::telemetry::{Metrics, Telemetry};
 
-/// Callers' connections; the next ones wait.
-const MAX_CONNECTIONS: usize = 10_000;
 /// Reservations that may be open, or ended and not yet acknowledged by the store.
 const MAX_OPEN_CALLS: u32 = 65_536;
 /// How often readiness and gauges are looked after.
@@ -122,6 +122,8 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
     doors.spawn(control::serve(control_door, commands, wait(&ended)));
     house.first_checks(&readiness).await;
     let mut tasks = house.start(&readiness, telemetry);
+    let throttles = sidecar.throttles.clone();
+    tasks.spawn(async move { throttles.upkeep().await });
     announce(&Addresses {
         proxy,
         control,
@@ -344,6 +346,8 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
             bounded,
             keys: Keys::default(),
             snapshots: Snapshots::default(),
+            throttles: Arc::new(Throttles::new(config.throttle)),
+            in_flight: InFlight::new(config.shed),
             prices: self.prices.clone(),
             routes: Routes::new(config.routes)?,
             refusals: config.refusal,

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use super::quote::{Claim, Quote};
 use crate::clock::UnixMs;
 use crate::money::Nanos;
-use crate::quota::{AccountId, Resource, Seen, Snapshot, Window};
+use crate::quota::{AccountId, Resource, Seen, Snapshot};
 
 /// One limit that does not hold the call: everything a caller, or an agent, needs to know of it (invariant 7).
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -21,7 +21,7 @@ pub struct Violation {
     /// Of what; `credit` is the wallet.
     pub resource: String,
     /// Over what time; the wallet has none.
-    pub window: Option<Window>,
+    pub window: Option<&'static str>,
     /// In units of the resource; nanos of a credit for `credit` and `spend`.
     pub limit: i64,
     /// Settled.
@@ -33,8 +33,9 @@ pub struct Violation {
     /// When the window ends.
     #[serde(serialize_with = "as_rfc3339")]
     pub resets_at: Option<UnixMs>,
+    /// How hard it is.
     #[serde(skip)]
-    kind: Kind,
+    pub kind: Kind,
 }
 
 /// Ordered by how hard it is: the hardest decides the answer.
@@ -105,7 +106,7 @@ impl Shortage {
                     account: account.clone(),
                     scope: "account",
                     resource: line.key.resource.to_string(),
-                    window: Some(line.key.window),
+                    window: Some(line.key.window.name()),
                     limit: room.limit,
                     used: room.used,
                     held: room.held,

@@ -56,5 +56,6 @@ fn unknown(account: AccountId) -> Snapshot {
         limits: Vec::new(),
         overage: crate::money::Nanos::ZERO,
         markup_percent: None,
+        throttle: None,
     }
 }

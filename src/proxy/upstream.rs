@@ -3,13 +3,12 @@
 use std::error::Error;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Request, Response, Version, request};
-use http_body_util::{Either, Full, LengthLimitError, Limited};
+use http_body_util::{Either, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -17,12 +16,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
+use super::body::Kept;
 use super::identify::CREDENTIAL_HEADERS;
 use super::refusal::Refusal;
 use crate::config;
 
 /// A body that was buffered for its estimate, or one that only passes through, up to the route's bound.
-pub type UpstreamBody = Either<Full<Bytes>, Limited<Incoming>>;
+pub type UpstreamBody = Either<Kept, Limited<Incoming>>;
 
 /// How long an idle connection is kept: below the five seconds after which Node servers close theirs.
 const IDLE_CONNECTION: Duration = Duration::from_secs(4);

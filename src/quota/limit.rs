@@ -141,10 +141,17 @@ impl FromStr for Window {
     }
 }
 
+impl Window {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        let named = WINDOWS.iter().find(|(_, window)| *window == self);
+        named.expect("every window is named").0
+    }
+}
+
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = WINDOWS.iter().find(|(_, window)| window == self);
-        f.write_str(named.expect("every window is named").0)
+        f.write_str(self.name())
     }
 }
 

@@ -24,7 +24,7 @@ mod sweeper;
 mod verb;
 mod view;
 
-pub use account::{Lot, Mode, Snapshot, Status};
+pub use account::{Burst, Lot, MAX_BURST, Mode, Snapshot, Status, Throttle};
 pub use any::AnyStore;
 pub use bounded::{Bounded, BoundedCall, LeftOpen};
 pub use change::{AccountImage, ApplyAnswer, ChangeBody, CounterBalance, LoadAnswer, StoreChange};

@@ -13,6 +13,8 @@ pub struct Settings {
     pub log_level: &'static str,
     /// More lines of [store].
     pub store_more: String,
+    /// More sections.
+    pub more: String,
     /// Another way to the store than the installation's.
     pub store_url: Option<String>,
     /// Another way to the ledger.
@@ -28,6 +30,7 @@ impl Default for Settings {
             response_timeout_ms: 3000,
             log_level: "info",
             store_more: String::new(),
+            more: String::new(),
             store_url: None,
             ledger_url: None,
         }
@@ -49,6 +52,7 @@ impl Settings {
             response_timeout_ms,
             log_level,
             store_more,
+            more,
             ..
         } = self;
         let store_url = self.store_url.as_deref().unwrap_or(store_url);
@@ -77,6 +81,8 @@ upgrade_url = "{UPGRADE_URL}"
 
 [log]
 level = "{log_level}"
+
+{more}
 "#
         );
         let routes = [

@@ -543,6 +543,7 @@ fn snapshot(account: AccountId, version: i64, overage: i64) -> Snapshot {
         limits: Vec::new(),
         overage: Nanos(overage),
         markup_percent: None,
+        throttle: None,
     }
 }
 

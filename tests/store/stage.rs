@@ -152,6 +152,7 @@ impl<S: Store> Stage<S> {
             limits: Vec::new(),
             overage: Nanos(0),
             markup_percent: None,
+            throttle: None,
         }
     }
 

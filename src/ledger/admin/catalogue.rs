@@ -259,5 +259,7 @@ async fn plans(tx: &mut Tx<'_>, catalog: &Catalog) -> Result<Vec<Difference>, Le
 
 /// Whether snapshots read differently by an edit: its name and its price are nothing to a sidecar.
 fn concerns_accounts(before: &Plan, after: &Plan) -> bool {
-    before.quotas != after.quotas || before.markup_percent != after.markup_percent
+    before.quotas != after.quotas
+        || before.markup_percent != after.markup_percent
+        || before.throttle != after.throttle
 }

@@ -270,6 +270,7 @@ mod tests {
                 limits: Vec::new(),
                 overage: Nanos(0),
                 markup_percent: None,
+                throttle: None,
             },
             order: Vec::new(),
             lots: vec![(

@@ -163,8 +163,8 @@ async fn row(conn: &mut PgConnection, account: &AccountId) -> Result<Option<PgRo
 
 fn read_snapshot(account: &AccountId, row: &PgRow) -> Result<Snapshot, LedgerError> {
     let plan: Option<Json<Plan>> = row.try_get("plan")?;
-    let (limits, markup_percent) = plan.map_or_else(Default::default, |Json(plan)| {
-        (plan.quotas, plan.markup_percent)
+    let (limits, markup_percent, throttle) = plan.map_or_else(Default::default, |Json(plan)| {
+        (plan.quotas, plan.markup_percent, plan.throttle)
     });
     let anchor_at: Option<OffsetDateTime> = row.try_get("anchor_at")?;
     Ok(Snapshot {
@@ -178,6 +178,7 @@ fn read_snapshot(account: &AccountId, row: &PgRow) -> Result<Snapshot, LedgerErr
         limits,
         overage: Nanos(row.try_get("overage_nanos")?),
         markup_percent,
+        throttle,
     })
 }
 

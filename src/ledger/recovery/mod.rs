@@ -157,6 +157,7 @@ fn snapshot(account: &AccountId) -> Snapshot {
         limits: Vec::new(),
         overage: Nanos::ZERO,
         markup_percent: None,
+        throttle: None,
     }
 }
 

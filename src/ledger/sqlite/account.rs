@@ -122,8 +122,8 @@ async fn row(
 
 fn read_snapshot(account: &AccountId, row: &SqliteRow) -> Result<Snapshot, LedgerError> {
     let plan: Option<Json<Plan>> = row.try_get("plan")?;
-    let (limits, markup_percent) = plan.map_or_else(Default::default, |Json(plan)| {
-        (plan.quotas, plan.markup_percent)
+    let (limits, markup_percent, throttle) = plan.map_or_else(Default::default, |Json(plan)| {
+        (plan.quotas, plan.markup_percent, plan.throttle)
     });
     let anchor_at: Option<i64> = row.try_get("anchor_at")?;
     Ok(Snapshot {
@@ -137,6 +137,7 @@ fn read_snapshot(account: &AccountId, row: &SqliteRow) -> Result<Snapshot, Ledge
         limits,
         overage: Nanos(row.try_get("overage_nanos")?),
         markup_percent,
+        throttle,
     })
 }
 

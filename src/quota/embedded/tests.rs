@@ -11,8 +11,8 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::money::{Amount, Nanos};
 use crate::quota::{
-    Admission, ChangeBody, ChangeSeq, Count, Epoch, Line, Lot, LotId, Mode, Moved, Outcome,
-    ReservationId, STORE_FORMAT, Snapshot, Span, Status, Version,
+    Admission, Burst, ChangeBody, ChangeSeq, Count, Epoch, Line, Lot, LotId, Mode, Moved, Outcome,
+    ReservationId, STORE_FORMAT, Snapshot, Span, Status, Throttle, Version,
 };
 
 mod away;
@@ -219,6 +219,10 @@ fn image(who: usize) -> AccountImage {
             limits: Vec::new(),
             overage: Nanos(50),
             markup_percent: Some("12.5".parse().unwrap()),
+            throttle: Some(Throttle {
+                account: Burst::new(5, 9),
+                key: None,
+            }),
         },
         lots: vec![(lot(1), Nanos(500)), (lot(2), Nanos(700))],
         debt: Nanos(0),

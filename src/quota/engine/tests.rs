@@ -141,6 +141,7 @@ fn engine() -> Engine {
         limits: Vec::new(),
         overage: Nanos(0),
         markup_percent: None,
+        throttle: None,
     };
     let image = AccountImage {
         withdrawals: Vec::new(),
