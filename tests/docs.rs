@@ -10,6 +10,7 @@ use tollgate::telemetry::Telemetry;
 const README: &str = include_str!("../README.md");
 const ARCHITECTURE: &str = include_str!("../docs/ARCHITECTURE.md");
 const RULES: &str = include_str!("../docs/RULES.md");
+const DEPLOY: &str = include_str!("../deploy/README.md");
 
 type Names = BTreeSet<String>;
 
@@ -197,6 +198,7 @@ fn every_link_leads_somewhere() {
         (README, root.to_owned()),
         (ARCHITECTURE, docs.clone()),
         (RULES, docs),
+        (DEPLOY, root.join("deploy")),
     ] {
         let headings = found(r"(?m)^#+ (.+)$", text);
         let anchors: Names = headings.iter().map(|heading| anchor(heading)).collect();

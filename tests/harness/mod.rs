@@ -6,6 +6,7 @@ pub mod configuration;
 pub mod installation;
 pub mod mock;
 pub mod postgres;
+pub mod python;
 pub mod redis;
 pub mod relay;
 pub mod sidecar;

@@ -18,7 +18,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
 
 /// The rest of the line is a program: it runs with the shell's own process id, and dies when our end of its standard
 /// input is closed, which even a killed test process does.
-const DIES_WITH_US: &str =
+pub const DIES_WITH_US: &str =
     r#"exec 3<&0; (cat <&3 >/dev/null; kill -9 $$) >/dev/null 2>&1 & exec "$@" </dev/null 3<&-"#;
 
 /// How long a sidecar may take to say that it is ready.

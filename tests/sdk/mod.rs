@@ -1,7 +1,7 @@
 //! The official `openai` package, as callers use it: it is served, it raises its own exceptions on refusals, and it
 //! never storms a proxy that has refused for good.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -10,24 +10,7 @@ use crate::harness::account::{Account, chat, credits};
 use crate::harness::installation::{
     EMBEDDING_MODEL, INPUT_NANOS, MODEL, OUTPUT_NANOS, installation, sidecar,
 };
-
-/// The Python that has the package: `scripts/test` makes it beside the build's own folder.
-fn python() -> PathBuf {
-    let beside_the_build = || {
-        let build = Path::new(env!("CARGO_BIN_EXE_tollgate")).ancestors().nth(2);
-        build
-            .expect("a binary lies in a build's folder")
-            .join("venv/bin/python")
-    };
-    let python =
-        std::env::var_os("TOLLGATE_TEST_PYTHON").map_or_else(beside_the_build, PathBuf::from);
-    assert!(
-        python.exists(),
-        "{} is missing: run scripts/test, which makes a Python with the openai package there",
-        python.display()
-    );
-    python
-}
+use crate::harness::python::python;
 
 /// Runs a script that says what it saw in one line of JSON.
 async fn run(script: &str, arguments: &[&str]) -> Value {
