@@ -1,6 +1,7 @@
 //! Every test that goes through the public face: one binary, a file a behaviour.
 
 mod admin;
+mod deploy;
 mod docs;
 mod embedded;
 mod harness;

@@ -20,6 +20,7 @@ mod raw;
 mod route;
 mod secret;
 mod source;
+mod trace;
 
 pub use backends::{LedgerConfig, LedgerUrl, StoreConfig, StoreDown, StoreUrl};
 pub use error::ConfigError;
@@ -27,6 +28,7 @@ pub use listen::Listen;
 pub use route::{Charge, Credential, Meter, Route, UnknownPaths, Unpriced, Upstream};
 pub use secret::Secret;
 pub use source::Environment;
+pub use trace::TraceConfig;
 
 /// The file that is read where none is named.
 pub const DEFAULT_FILE: &str = "tollgate.toml";
@@ -48,6 +50,8 @@ pub struct Config {
     pub refusal: RefusalConfig,
     /// How the program speaks.
     pub log: LogConfig,
+    /// Where calls are traced to.
+    pub trace: TraceConfig,
 }
 
 /// What operators may choose about refusals.
@@ -147,6 +151,7 @@ impl Config {
             store,
             refusal: RefusalConfig::usable(raw.refusal)?,
             log: LogConfig::usable(&raw.log)?,
+            trace: TraceConfig::usable(raw.trace)?,
         })
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::stream::StreamMeter;
+use crate::telemetry::CallSpan;
 
 /// The body of an answer to a caller.
 pub enum ProxyBody {
@@ -72,6 +73,39 @@ impl Body for ProxyBody {
             Self::Whole(body) => body.size_hint(),
             _ => SizeHint::default(),
         }
+    }
+}
+
+/// A body with the span of its call, which ends when the body does or its caller leaves.
+pub struct Followed {
+    body: ProxyBody,
+    _span: CallSpan,
+}
+
+impl Followed {
+    /// Keeps the span open for as long as the body lasts.
+    pub fn new(body: ProxyBody, span: CallSpan) -> Self {
+        Self { body, _span: span }
+    }
+}
+
+impl Body for Followed {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
