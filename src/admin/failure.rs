@@ -62,6 +62,12 @@ impl Failure {
         self.code()
     }
 
+    /// Says why in the log.
+    pub fn log(&self) -> u8 {
+        tracing::error!(advice = self.advice(), "{self}");
+        self.code()
+    }
+
     /// What to do, where that is not said by whoever noticed.
     fn advice(&self) -> Option<&'static str> {
         match self {

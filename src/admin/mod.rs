@@ -177,7 +177,7 @@ async fn run(cli: Cli, output: &Output) -> Result<u8, Failure> {
             return Err(Failure::Usage(message.into()));
         }
         Command::Demo(arguments) => demo::run(arguments, output).await?,
-        Command::Serve => serve::run(config, output).await?,
+        Command::Serve => return serve::run(config, output).await,
         Command::Check => serve::check(config, output)?,
         command => {
             if let Command::Rebuild(arguments) = &command {

@@ -14,7 +14,7 @@ use super::output::Output;
 use super::place::{Live, Place};
 use super::{connect, owner, secret};
 use crate::clock::Clock;
-use crate::config::{Config, LedgerUrl};
+use crate::config::{Config, LedgerUrl, LogFormat};
 use crate::ledger::{AnyLedger, Ledger};
 use crate::price::seed;
 use crate::proxy::{self, Addresses, Commands};
@@ -35,10 +35,18 @@ See whether it is ready, and what is away if it is not:
 A setting for this process alone:
   TOLLGATE__LISTEN__PROXY=127.0.0.1:9080 tollgate serve";
 
-/// Runs the sidecar until it is told to stop.
-pub(super) async fn run(file: Option<&Path>, output: &Output) -> Result<(), Failure> {
+/// Runs the sidecar until it is told to stop, to its exit code. Where its log is for machines, so is what ends it.
+pub(super) async fn run(file: Option<&Path>, output: &Output) -> Result<u8, Failure> {
     let config = Config::load(file)?;
     telemetry::start_log(config.log);
+    let logs_json = config.log.format == LogFormat::Json;
+    match serve(config, output).await {
+        Err(failure) if logs_json => Ok(failure.log()),
+        served => served.map(|()| 0),
+    }
+}
+
+async fn serve(config: Config, output: &Output) -> Result<(), Failure> {
     if let LedgerUrl::Sqlite(path) = &config.ledger.url {
         let lease = own(path).await?;
         return embedded(config, lease, output).await;

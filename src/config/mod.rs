@@ -22,6 +22,7 @@ mod raw;
 mod route;
 mod secret;
 mod source;
+mod trace;
 
 pub use backends::{LedgerConfig, LedgerUrl, StoreConfig, StoreDown, StoreUrl};
 pub use error::ConfigError;
@@ -30,6 +31,7 @@ pub use protect::{MAX_CONNECTIONS, Shed};
 pub use route::{Charge, Credential, Meter, Route, UnknownPaths, Unpriced, Upstream};
 pub use secret::Secret;
 pub use source::Environment;
+pub use trace::TraceConfig;
 
 /// The file that is read where none is named.
 pub const DEFAULT_FILE: &str = "tollgate.toml";
@@ -55,6 +57,8 @@ pub struct Config {
     pub refusal: RefusalConfig,
     /// How the program speaks.
     pub log: LogConfig,
+    /// Where calls are traced to.
+    pub trace: TraceConfig,
 }
 
 /// What operators may choose about refusals.
@@ -157,6 +161,7 @@ impl Config {
             store,
             refusal: RefusalConfig::usable(raw.refusal)?,
             log: LogConfig::usable(&raw.log)?,
+            trace: TraceConfig::usable(raw.trace)?,
         })
     }
 }

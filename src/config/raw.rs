@@ -19,6 +19,7 @@ pub(super) struct RawConfig {
     pub(super) shed: RawShed,
     pub(super) refusal: RawRefusal,
     pub(super) log: RawLog,
+    pub(super) trace: RawTrace,
     pub(super) route: Vec<RawRoute>,
     pub(super) companion: Option<IgnoredAny>,
     pub(super) jwt: Option<IgnoredAny>,
@@ -104,6 +105,13 @@ pub(super) struct RawRefusal {
 pub(super) struct RawLog {
     pub(super) format: Option<String>,
     pub(super) level: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawTrace {
+    pub(super) otlp_url: Option<String>,
+    pub(super) account: Option<Switch>,
 }
 
 #[derive(Deserialize)]

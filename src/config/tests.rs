@@ -52,7 +52,13 @@ fn the_documented_defaults_are_the_real_ones() {
     assert_eq!(parse(SHIPPED, &[]).unwrap(), bare);
 
     let variables = [("OPENAI_API_KEY", "k"), ("TOLLGATE_CONTROL_TOKEN", "t")];
-    let shown = parse(&uncommented(), &variables).unwrap();
+    let mut shown = uncommented();
+    if !cfg!(feature = "otlp") {
+        let error = parse(&shown, &variables).expect_err("nothing is ignored");
+        assert_eq!(error.key.as_deref(), Some("trace.otlp_url"));
+        shown = shown.replace("otlp_url =", "#");
+    }
+    let shown = parse(&shown, &variables).unwrap();
     let least = "
         [[route]]
         prefix = '/openai'

@@ -88,6 +88,10 @@ impl Ledger for AnyLedger {
         on!(self, ledger => ledger.upkeep().await)
     }
 
+    async fn quarantined(&self) -> Result<u64, LedgerError> {
+        on!(self, ledger => ledger.quarantined().await)
+    }
+
     async fn commit(&self, shard: ShardId, outbox: &Outbox) -> Result<Committed, LedgerError> {
         on!(self, ledger => ledger.commit(shard, outbox).await)
     }

@@ -192,6 +192,7 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
             let read_at = Instant::now();
             let outbox = self.store.outbox(shard, BATCH).await?;
             if outbox.entries.is_empty() && outbox.unreadable.is_empty() {
+                self.keeper.saw_outbox(shard, 0);
                 let told = self.tell_kept(shard, read_at).await?;
                 return Ok(if told {
                     Flushed::Drained(drained)

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -38,6 +38,8 @@ const WHOLE: ShardId = ShardId(0);
 pub struct Health {
     /// Of the store.
     pub store: Option<Away>,
+    /// Of the store's promise that it never evicts a balance (rule 14).
+    pub eviction: Option<Away>,
     /// Of the ledger.
     pub ledger: Option<Away>,
     /// Shards in whose place the store has what is not this installation's, or not of this program's format.
@@ -62,14 +64,18 @@ pub struct Keeper<S, L> {
     woken: Notify,
     /// The shard whose server is asked next.
     asking: AtomicU16,
+    /// How many entries were in each shard's outbox when somebody last looked.
+    outboxes: Vec<AtomicU64>,
 }
 
 impl<S: Store, L: Ledger> Keeper<S, L> {
     /// A keeper between these.
     pub fn new(store: Arc<S>, ledger: Arc<L>, clock: Clock) -> Self {
+        let outboxes = (0..store.shards()).map(|_| AtomicU64::new(0)).collect();
         Self {
             store,
             ledger,
+            outboxes,
             store_standing: Standing::new("store", clock.clone()),
             eviction: Standing::new("noeviction in the store", clock.clone()),
             ledger_standing: Standing::new("ledger", clock.clone()),
@@ -85,10 +91,24 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
     /// What readiness says.
     pub fn health(&self) -> Health {
         Health {
-            store: self.store_standing.away().or(self.eviction.away()),
+            store: self.store_standing.away(),
+            eviction: self.eviction.away(),
             ledger: self.ledger_standing.away(),
             foreign: self.foreign.away(),
         }
+    }
+
+    /// So many entries were in a shard's outbox when somebody looked.
+    pub fn saw_outbox(&self, shard: ShardId, entries: u64) {
+        if let Some(outbox) = self.outboxes.get(usize::from(shard.0)) {
+            outbox.store(entries, Ordering::Relaxed);
+        }
+    }
+
+    /// What waits in the store for the ledger, each shard as it was seen last.
+    pub fn outbox_entries(&self) -> u64 {
+        let entries = |outbox: &AtomicU64| outbox.load(Ordering::Relaxed);
+        self.outboxes.iter().map(entries).sum()
     }
 
     /// Which epochs it has adopted shards with, and news of them.
@@ -130,6 +150,8 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
             Ok(_) => self.ledger_standing.succeeded(WHOLE),
             Err(error) => {
                 self.ledger_standing.failed(WHOLE, &error);
+                // How the store is, and how much waits in it, is worth knowing all the more.
+                self.ask_store().await;
                 return false;
             }
         }
@@ -173,9 +195,12 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
     /// Checks one shard, and adopts it if store and ledger agree.
     pub async fn check(&self, shard: ShardId) -> bool {
         // Asked alone first: while it is away, hundreds of sidecars must not lock the ledger's rows to learn that.
-        if let Err(error) = self.store.view(shard).await {
-            self.store_standing.failed(shard, &error);
-            return false;
+        match self.store.view(shard).await {
+            Ok(view) => self.saw_outbox(shard, view.outbox_len),
+            Err(error) => {
+                self.store_standing.failed(shard, &error);
+                return false;
+            }
         }
         match self.ledger.check(shard, &*self.store).await {
             Ok(Checked::Agreed(epoch)) => {
@@ -205,6 +230,9 @@ impl<S: Store, L: Ledger> Keeper<S, L> {
     async fn ask_store(&self) {
         let shard = ShardId(self.asking.load(Ordering::Relaxed));
         let view = self.store.view(shard).await;
+        if let Ok(view) = &view {
+            self.saw_outbox(shard, view.outbox_len);
+        }
         if let (Ok(view), Some(epoch)) = (&view, self.trusted(shard))
             && view.header.as_ref().map(|header| header.epoch) != Some(epoch)
         {

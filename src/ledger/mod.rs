@@ -231,6 +231,8 @@ pub trait Ledger: Send + Sync {
     /// Looks after what grows with time, such as the partitions of the coming months. Says how many records have no
     /// partition of their own.
     fn upkeep(&self) -> impl Future<Output = Result<u64, LedgerError>> + Send;
+    /// How many entries are in quarantine (rule 26).
+    fn quarantined(&self) -> impl Future<Output = Result<u64, LedgerError>> + Send;
     /// Takes entries into the ledger in one transaction (rules 19, 24). Entries it has already are skipped.
     fn commit(
         &self,

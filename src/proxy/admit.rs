@@ -69,7 +69,9 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
             if !self.is_checked(&account) {
                 let call = self.go_on_without_store(route, &snapshot, &meter, id)?;
                 let reservation = open(permit);
-                return self.admit_bounded(id, meter, reservation, call).await;
+                return self
+                    .admit_bounded(route, id, meter, reservation, call)
+                    .await;
             }
             let reservation = open(permit);
             let claim = Arc::new(self.claim(id, &meter, &snapshot));
@@ -83,7 +85,9 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                         self.keeper.wake();
                     }
                     let call = self.go_on_without_store(route, &snapshot, &meter, id)?;
-                    return self.admit_bounded(id, meter, reservation, call).await;
+                    return self
+                        .admit_bounded(route, id, meter, reservation, call)
+                        .await;
                 }
                 Ok(answer) => answer,
             };
@@ -95,7 +99,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                     .map(|shortage| shortage.kind.code())
                     .or(caller.would_refuse);
                 meter.would_refuse(would_refuse);
-                self.metrics.admitted(would_refuse);
+                route.metrics.admitted(would_refuse);
                 let admitted = Admitted {
                     id,
                     meter,

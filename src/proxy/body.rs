@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::in_flight::{Place, Room};
 use super::stream::StreamMeter;
+use crate::telemetry::CallSpan;
 
 /// The body of an answer to a caller.
 pub enum ProxyBody {
@@ -175,10 +176,11 @@ impl MeteredStream {
     }
 }
 
-/// An answer on its way to the caller, and the place of its call.
+/// An answer on its way to the caller, with what ends when it does or its caller leaves: the place and the span of its call.
 pub struct Outgoing {
     body: ProxyBody,
     _place: Option<Place>,
+    _span: Option<CallSpan>,
 }
 
 impl Outgoing {
@@ -187,6 +189,15 @@ impl Outgoing {
         Self {
             body,
             _place: Some(place),
+            _span: None,
+        }
+    }
+
+    /// The same with its call's span.
+    pub fn followed_by(self, span: CallSpan) -> Self {
+        Self {
+            _span: Some(span),
+            ..self
         }
     }
 }
@@ -196,6 +207,7 @@ impl From<Bytes> for Outgoing {
         Self {
             body: bytes.into(),
             _place: None,
+            _span: None,
         }
     }
 }

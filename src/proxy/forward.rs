@@ -50,7 +50,8 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         let request = route
             .upstream
             .request(call.head, &call.path, call.body, false)?;
-        let response = route.upstream.send(request).await?;
+        let response = route.send(request).await?;
+        route.metrics.passed_free();
         Ok(passed_through(response, route.upstream.idle_timeout()))
     }
 
@@ -71,7 +72,6 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
             meter: admitted.meter.clone(),
             _place: place.clone(),
         };
-        let sent = Instant::now();
         let whole = |reader| AnswerMeter::new(admitted.meter.clone(), reader);
         let (answer, fetched) = oneshot::channel();
         match call.reader {
@@ -79,7 +79,6 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                 let response = exchange.send(request).await?;
                 if response.status().is_success() && is_stream_of_events(response.headers()) {
                     let meter = StreamMeter::new(admitted.meter.clone(), reservation, reader);
-                    self.metrics.upstream.record(sent.elapsed());
                     return Ok(self.streamed(&exchange, response, meter, &admitted));
                 }
                 // A refusal, or an upstream that does not stream: a whole answer either way.
@@ -95,7 +94,6 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         }
         // The task always answers; if it was ended, so is this process.
         let fetched = fetched.await.map_err(|_| Refusal::UpstreamUnreachable)??;
-        self.metrics.upstream.record(sent.elapsed());
         Ok(self.fetched(fetched, &admitted))
     }
 
@@ -150,7 +148,7 @@ impl Exchange {
     /// Sends it. Dropped on the way, the call counts as forwarded: nobody knows how far it got (rule 8).
     async fn send(&self, request: Request<UpstreamBody>) -> Result<Response<Incoming>, Refusal> {
         self.meter.forwarded();
-        let sent = self.route.upstream.send(request).await;
+        let sent = self.route.send(request).await;
         // Where it is the caller's own body that breaks off, the upstream may have done its work from what came.
         let cut_short = matches!(sent, Err(Refusal::BodyCutShort));
         if sent.is_err() && !cut_short {

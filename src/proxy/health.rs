@@ -80,8 +80,7 @@ impl Readiness {
     }
 
     /// Whether calls are served.
-    #[cfg(test)]
-    fn is_ready(&self) -> bool {
+    pub fn is_ready(&self) -> bool {
         let state = self.0.lock();
         state.phase == Phase::Serving && state.away.is_empty()
     }
@@ -171,7 +170,7 @@ mod tests {
     use crate::clock::UnixMs;
 
     async fn get(path: &str, readiness: &Readiness) -> (StatusCode, String) {
-        let response = answer(&Method::GET, path, readiness, &Telemetry::new());
+        let response = answer(&Method::GET, path, readiness, &Telemetry::new([]));
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         (head.status, String::from_utf8(body.to_vec()).unwrap())
@@ -223,7 +222,7 @@ mod tests {
         assert_eq!(status, StatusCode::OK);
         assert!(body.contains("tollgate_admissions_total"));
         assert_eq!(get("/", &readiness).await.0, StatusCode::NOT_FOUND);
-        let refused = answer(&Method::POST, "/livez", &readiness, &Telemetry::new());
+        let refused = answer(&Method::POST, "/livez", &readiness, &Telemetry::new([]));
         assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED);
     }
 }

@@ -1,6 +1,7 @@
 //! The proxy: a request's path, from the caller's credential to the end of the answer.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use http::header::{CONNECTION, HeaderValue};
@@ -21,7 +22,8 @@ use crate::clock::Clock;
 use crate::config::RefusalConfig;
 use crate::ledger::{Keeper, Ledger, Loader};
 use crate::quota::{Bounded, Settler, Store};
-use crate::telemetry::Metrics;
+use crate::telemetry::list::NO_ROUTE;
+use crate::telemetry::{CallSpan, Metrics, Tracer};
 
 mod admit;
 mod body;
@@ -69,18 +71,30 @@ struct Sidecar<S, L> {
     max_age_ms: i64,
     clock: Clock,
     metrics: Metrics,
+    tracer: Tracer,
 }
 
 impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
     /// Answers a request, in any case.
-    async fn answer(&self, request: Request<Incoming>) -> Response<Outgoing> {
+    async fn answer(&self, mut request: Request<Incoming>) -> Response<Outgoing> {
         let has_body = !request.body().is_end_stream();
-        let (shape, answer) = match self.routes.find(request.uri().path()) {
-            Some(route) => (route.shape(), self.handle(route, request).await),
-            None => (Shape::Problem, Err(Refusal::UnknownRoute)),
+        let route = self.routes.find(request.uri().path());
+        let name = route.map_or(NO_ROUTE, |route| &route.name);
+        let mut span = self.tracer.begin(name, request.headers_mut());
+        let (shape, counted, answer) = match route {
+            Some(route) => {
+                let answer = self.handle(route, request, &mut span).await;
+                (route.shape(), &*route.metrics, answer)
+            }
+            None => (
+                Shape::Problem,
+                self.metrics.no_route(),
+                Err(Refusal::UnknownRoute),
+            ),
         };
-        answer.unwrap_or_else(|refusal| {
-            self.metrics.refused(refusal.code());
+        let response = answer.unwrap_or_else(|refusal| {
+            counted.refused(refusal.code());
+            span.refused(refusal.code());
             let mut response = refusal.response(shape, &self.refusals, self.clock.now());
             if has_body && refusal.leaves_body_unread(shape) {
                 // The connection ends here, since the rest of the call is still in it. A caller who is not told might
@@ -89,7 +103,9 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                 response.headers_mut().insert(CONNECTION, close);
             }
             response.map(Outgoing::from)
-        })
+        });
+        span.answered(response.status());
+        response.map(|body| body.followed_by(span))
     }
 
     /// A request's path, in order. Whoever leaves it early drops the reservation, and so ends it.
@@ -97,15 +113,24 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         &self,
         route: &Arc<Route>,
         request: Request<Incoming>,
+        span: &mut CallSpan,
     ) -> Result<Response<Outgoing>, Refusal> {
         let mut caller = self.keys.identify(request.headers(), &*self.ledger).await?;
+        span.account(&caller.identity.account);
         let snapshot = self.snapshots.cached(&caller.identity.account);
         self.throttle(&mut caller, &snapshot)?;
         let place = self.in_flight.enter(&caller.identity.account)?;
         let response = match gate(route, request, &place).await? {
-            Gated::Free(call) => self.pass_free(route, caller, *call).await?,
+            Gated::Free(call) => {
+                span.passed_free();
+                self.pass_free(route, caller, *call).await?
+            }
             Gated::Metered(call) => {
-                let (admitted, reservation) = self.admit(route, caller, &call).await?;
+                let read = Instant::now();
+                let admitted = self.admit(route, caller, &call).await;
+                self.metrics.admit.record(read.elapsed());
+                let (admitted, reservation) = admitted?;
+                span.admitted(admitted.id, admitted.meter.clone());
                 self.forward(route, *call, admitted, reservation, &place)
                     .await?
             }

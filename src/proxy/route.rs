@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
 use super::refusal::{Refusal, Shape};
-use super::upstream::Upstream;
+use super::upstream::{Upstream, UpstreamBody};
 use crate::config::{self, Meter};
+use crate::telemetry::{Metrics, RouteMetrics};
 
 /// One route.
 pub struct Route {
@@ -16,16 +21,32 @@ pub struct Route {
     pub provider: Arc<str>,
     /// Where its calls go.
     pub upstream: Upstream,
+    /// Where they are counted.
+    pub metrics: Arc<RouteMetrics>,
 }
 
 impl Route {
-    fn new(config: config::Route) -> std::io::Result<Self> {
+    fn new(config: config::Route, metrics: &Metrics) -> std::io::Result<Self> {
         Ok(Self {
             name: config.prefix.as_str().into(),
             provider: config.provider.as_str().into(),
             upstream: Upstream::new(&config)?,
+            metrics: metrics.route(&config.prefix),
             config,
         })
+    }
+
+    /// Sends a call to the upstream and waits for the head of its answer.
+    pub async fn send(
+        &self,
+        request: Request<UpstreamBody>,
+    ) -> Result<Response<Incoming>, Refusal> {
+        let sent = Instant::now();
+        let answer = self.upstream.send(request).await;
+        if let Ok(answer) = &answer {
+            self.metrics.answered(answer.status(), sent.elapsed());
+        }
+        answer
     }
 
     /// The shape of its refusals.
@@ -42,10 +63,10 @@ pub struct Routes(Vec<Arc<Route>>);
 
 impl Routes {
     /// Makes the configured routes ready.
-    pub fn new(routes: Vec<config::Route>) -> std::io::Result<Self> {
+    pub fn new(routes: Vec<config::Route>, metrics: &Metrics) -> std::io::Result<Self> {
         let ready = routes
             .into_iter()
-            .map(|route| Route::new(route).map(Arc::new));
+            .map(|route| Route::new(route, metrics).map(Arc::new));
         Ok(Self(ready.collect::<std::io::Result<_>>()?))
     }
 

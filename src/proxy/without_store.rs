@@ -49,6 +49,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
     /// Writes such a call down, so that it may be forwarded.
     pub(super) async fn admit_bounded(
         &self,
+        route: &Route,
         id: ReservationId,
         meter: Arc<Meter>,
         mut reservation: Reservation,
@@ -63,7 +64,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
             return Err(UNWRITTEN);
         }
         self.metrics.bounded.increment(1);
-        self.metrics.admitted(None);
+        route.metrics.admitted(None);
         let admitted = Admitted {
             id,
             meter,

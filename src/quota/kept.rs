@@ -5,6 +5,7 @@
 // holds: 3, never lost, as long as store and sidecar do not die together
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -88,6 +89,14 @@ impl Kept {
         self.most as usize - self.room.available_permits()
     }
 
+    /// How long the oldest has been kept; they are kept in the order in which they were acknowledged, more or less.
+    pub fn oldest(&self) -> Option<Duration> {
+        let first =
+            |endings: &Mutex<Vec<KeptEnding>>| endings.lock().first().map(|first| first.since);
+        let since = self.shards.iter().filter_map(first).min();
+        since.map(|since| since.elapsed())
+    }
+
     /// Waits until the ledger has all of them.
     pub async fn all_flushed(&self) {
         let _all = self.room.acquire_many(self.most).await;
@@ -135,6 +144,7 @@ mod tests {
         kept.flushed(SHARD, Epoch(2), OutSeq(9));
         kept.flushed(SHARD, Epoch(1), OutSeq(4));
         assert_eq!(kept.count(), 2, "another server's number says nothing");
+        assert!(kept.oldest().is_some());
         kept.flushed(SHARD, Epoch(1), OutSeq(5));
         assert_eq!(kept.count(), 1);
         assert!(kept.room().now_or_never().is_some());
@@ -143,6 +153,7 @@ mod tests {
         let outlived = kept.take_outlived(SHARD, Epoch(2));
         assert_eq!(outlived.len(), 1);
         assert!(kept.shards().is_empty());
+        assert_eq!(kept.oldest(), None);
         assert_eq!(
             kept.count(),
             1,

@@ -18,6 +18,7 @@ use super::{
     AccountId, Ended, Epoch, Epochs, Metered, NewEpochs, OutSeq, Outcome, Reservation,
     ReservationId, Settle, SettleAnswer, ShardId, Store, StoreError,
 };
+use crate::money::Nanos;
 
 /// What the settler asks of the rest of the sidecar, and tells it.
 pub trait Surroundings: Send + Sync + 'static {
@@ -126,6 +127,14 @@ impl Settler {
     /// How many reservations are open, or ended but not yet acknowledged by the store.
     pub fn open_or_ending(&self) -> usize {
         self.max_open as usize - self.room.available_permits()
+    }
+
+    /// How many calls in flight are held, and what they hold.
+    pub fn held(&self) -> (usize, Nanos) {
+        let held = self.live.iter().map(|call| call.claim.charge);
+        held.fold((0, Nanos::ZERO), |(calls, sum), held| {
+            (calls + 1, sum + held)
+        })
     }
 
     /// Waits until every reservation has ended and the store has acknowledged it.

@@ -12,6 +12,7 @@ mod app;
 mod configuration;
 mod image;
 mod manifests;
+mod observability;
 mod pods;
 
 /// A document of a manifest.

@@ -162,6 +162,10 @@ impl Ledger for MemoryLedger {
         Ok(0)
     }
 
+    async fn quarantined(&self) -> Result<u64, LedgerError> {
+        Ok(0)
+    }
+
     async fn commit(&self, shard: ShardId, outbox: &Outbox) -> Result<Committed, LedgerError> {
         self.state.lock().await.truth.commit(shard, outbox)
     }

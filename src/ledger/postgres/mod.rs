@@ -36,6 +36,7 @@ const IDENTIFY: &str = "\
     FROM api_key JOIN account ON account.id = api_key.account_id \
     WHERE api_key.hash = $1 AND api_key.revoked_at IS NULL";
 const PRICES_VERSION: &str = "SELECT version FROM catalog";
+const QUARANTINED: &str = "SELECT count(*) FROM quarantine WHERE resolved_at IS NULL";
 const CATALOG: &str = "SELECT version, markup_percent::text AS markup_percent FROM catalog";
 const PRICES: &str =
     "SELECT id, body FROM model_price WHERE retired_at IS NULL ORDER BY position, id";
@@ -153,6 +154,14 @@ impl Ledger for PostgresLedger {
         let strays = wire::written(schema::upkeep(&mut conn)).await?;
         turn.keep(conn);
         Ok(strays)
+    }
+
+    async fn quarantined(&self) -> Result<u64, LedgerError> {
+        let read = async move |pool: sqlx::PgPool| {
+            let count: i64 = sqlx::query_scalar(QUARANTINED).fetch_one(&pool).await?;
+            Ok(count.unsigned_abs())
+        };
+        self.reads.read(read).await
     }
 
     async fn commit(&self, shard: ShardId, outbox: &Outbox) -> Result<Committed, LedgerError> {

@@ -39,6 +39,7 @@ const IDENTIFY: &str = "\
     FROM api_key JOIN account ON account.id = api_key.account_id \
     WHERE api_key.hash = ?1 AND api_key.revoked_at IS NULL";
 const PRICES_VERSION: &str = "SELECT version FROM catalog";
+const QUARANTINED: &str = "SELECT count(*) FROM quarantine WHERE resolved_at IS NULL";
 const CATALOG: &str = "SELECT version, markup_percent FROM catalog";
 const PRICES: &str =
     "SELECT id, body FROM model_price WHERE retired_at IS NULL ORDER BY position, id";
@@ -125,6 +126,17 @@ impl Ledger for SqliteLedger {
         file::written::<_, LedgerError>(optimized).await?;
         turn.keep(conn);
         Ok(0)
+    }
+
+    async fn quarantined(&self) -> Result<u64, LedgerError> {
+        let counted = async {
+            let mut conn = self.file.reader().await?;
+            let count: i64 = sqlx::query_scalar(QUARANTINED)
+                .fetch_one(&mut *conn)
+                .await?;
+            Ok(count.unsigned_abs())
+        };
+        file::read(counted).await
     }
 
     async fn commit(&self, shard: ShardId, outbox: &Outbox) -> Result<Committed, LedgerError> {

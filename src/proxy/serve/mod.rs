@@ -15,9 +15,9 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
-use super::health::{Dependency, Readiness};
+use super::health::Readiness;
 use super::identify::Keys;
 use super::in_flight::InFlight;
 use super::prices::{self, Current};
@@ -34,12 +34,12 @@ use crate::quota::{
     AccountId, Bounded, Ended, Ending, Kept, LeftOpen, Outcome, Settler, SettlerSettings, ShardId,
     Store, Surroundings, Sweeper, SweeperSettings,
 };
-use crate::telemetry::{Metrics, Telemetry};
+use crate::telemetry::{Metrics, Telemetry, Tracer};
+
+mod beside;
 
 /// Reservations that may be open, or ended and not yet acknowledged by the store.
 const MAX_OPEN_CALLS: u32 = 65_536;
-/// How often readiness and gauges are looked after.
-const LOOK_EACH: Duration = Duration::from_millis(200);
 /// How long a start waits for store and ledger before it says that they are away.
 const FIRST_CHECKS: Duration = Duration::from_secs(3);
 const FIRST_CHECK_EACH: Duration = Duration::from_millis(20);
@@ -96,7 +96,8 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
     let (proxy_door, proxy) = bind(config.listen.proxy).await?;
     let (control_door, control) = bind(config.listen.control).await?;
     let (health_door, health) = bind(config.listen.health).await?;
-    let telemetry = Telemetry::new();
+    let prefixes = config.routes.iter().map(|route| route.prefix.as_str());
+    let telemetry = Telemetry::new(prefixes);
     let readiness = Readiness::default();
     let drain = config.listen.drain;
     let (bounded, left) = open_journal(&config)?;
@@ -108,7 +109,8 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
         telemetry.metrics.clone(),
     ));
     house.settle_left(left).await;
-    let sidecar = house.sidecar(config, clock, bounded);
+    let tracer = Tracer::new(&config.trace).map_err(ServeError::Roots)?;
+    let sidecar = house.sidecar(config, clock, bounded, tracer);
     let sidecar = Arc::new(sidecar.map_err(ServeError::Roots)?);
 
     let (end, ended) = watch::channel(false);
@@ -163,6 +165,7 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
         tracing::warn!("the ledger did not take all endings in time; they wait in the outbox");
     }
     tasks.shutdown().await;
+    sidecar.tracer.end().await;
     let _ = end.send(true);
     while doors.join_next().await.is_some() {}
     Ok(())
@@ -328,6 +331,7 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         config: Config,
         clock: Clock,
         bounded: Option<Arc<Bounded>>,
+        tracer: Tracer,
     ) -> io::Result<Sidecar<S, L>> {
         if config
             .routes
@@ -349,13 +353,14 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
             throttles: Arc::new(Throttles::new(config.throttle)),
             in_flight: InFlight::new(config.shed),
             prices: self.prices.clone(),
-            routes: Routes::new(config.routes)?,
+            routes: Routes::new(config.routes, &self.metrics)?,
             refusals: config.refusal,
             credit_usd: config.credit_usd,
             deadline_ms: config.store.deadline_ms,
             max_age_ms: config.store.max_age_ms,
             clock,
             metrics: self.metrics.clone(),
+            tracer,
         })
     }
 
@@ -379,6 +384,10 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         tasks.spawn(async move { telemetry.run_upkeep().await });
         let house = self.clone();
         tasks.spawn(async move { house.count_epochs().await });
+        let house = self.clone();
+        tasks.spawn(async move { house.count_quarantined().await });
+        let (house, shown) = (self.clone(), readiness.clone());
+        tasks.spawn(async move { house.show(&shown).await });
         let (house, readiness) = (self.clone(), readiness.clone());
         tasks.spawn(async move { house.watch(&readiness).await });
         tasks
@@ -398,46 +407,12 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         self.look(readiness);
     }
 
-    async fn count_epochs(&self) {
-        let mut epochs = self.keeper.epochs().listen();
-        loop {
-            for new in epochs.next().await {
-                self.metrics
-                    .epochs
-                    .increment(u64::from(new.before.is_some()));
-            }
-        }
-    }
-
     /// Until the ledger has every ending of this sidecar, whoever carries it there.
     async fn last_flush(&self) {
         while !self.flusher.flush_dirty().await {
             sleep(LAST_FLUSH_EACH).await;
         }
         self.kept.all_flushed().await;
-    }
-
-    /// Keeps readiness and gauges true.
-    async fn watch(&self, readiness: &Readiness) {
-        let mut ticks = interval(LOOK_EACH);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            self.look(readiness);
-        }
-    }
-
-    fn look(&self, readiness: &Readiness) {
-        let health = self.keeper.health();
-        self.metrics
-            .store_up(health.store.is_none() && health.foreign.is_none());
-        self.metrics.ledger_up(health.ledger.is_none());
-        readiness.note(Dependency::Store, health.store.or(health.foreign));
-        readiness.note(Dependency::Ledger, health.ledger);
-        readiness.note(Dependency::Applier, self.applier.away());
-        readiness.note(Dependency::Flusher, self.flusher.away());
-        self.metrics
-            .endings_waiting(self.settler.open_or_ending() as u64);
     }
 }
 
