@@ -14,6 +14,7 @@ use self::raw::{RawConfig, RawCredit, RawIdentify, RawLog, RawRefusal, Whole};
 use self::source::Source;
 
 mod backends;
+mod change;
 mod error;
 mod listen;
 mod raw;
@@ -22,6 +23,7 @@ mod secret;
 mod source;
 
 pub use backends::{LedgerConfig, LedgerUrl, StoreConfig, StoreDown, StoreUrl};
+pub use change::Changes;
 pub use error::ConfigError;
 pub use listen::Listen;
 pub use route::{Charge, Credential, Meter, Route, UnknownPaths, Unpriced, Upstream};

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -16,7 +15,6 @@ use self::refusal::{Refusal, Shape};
 use self::route::{Route, Routes};
 use self::snapshots::Snapshots;
 use crate::clock::Clock;
-use crate::config::RefusalConfig;
 use crate::ledger::{Keeper, Ledger, Loader};
 use crate::quota::{Bounded, Settler, Store};
 use crate::telemetry::Metrics;
@@ -24,6 +22,7 @@ use crate::telemetry::Metrics;
 mod admit;
 mod body;
 mod control;
+mod doors;
 mod forward;
 mod gate;
 mod health;
@@ -32,6 +31,7 @@ mod meter;
 mod prices;
 mod quote;
 mod refusal;
+mod reload;
 mod reply;
 mod route;
 mod serve;
@@ -42,7 +42,8 @@ mod upstream;
 mod without_store;
 
 pub use control::{Answer, Commands};
-pub use serve::{Addresses, ServeError, serve};
+pub use doors::{Addresses, Doors};
+pub use serve::{Beside, ServeError, serve};
 
 /// What stands beside each app pod.
 struct Sidecar<S, L> {
@@ -56,8 +57,7 @@ struct Sidecar<S, L> {
     keys: Keys,
     snapshots: Snapshots,
     prices: Arc<ArcSwap<prices::Current>>,
-    routes: Routes,
-    refusals: RefusalConfig,
+    routes: ArcSwap<Routes>,
     credit_usd: Decimal,
     deadline_ms: i64,
     max_age_ms: i64,
@@ -69,19 +69,15 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
     /// Answers a request, in any case.
     async fn answer(&self, request: Request<Incoming>) -> Response<ProxyBody> {
         let has_body = !request.body().is_end_stream();
-        let (shape, answer) = match self.routes.find(request.uri().path()) {
-            Some(route) => (route.shape(), self.handle(route, request).await),
+        let found = self.routes.load().find(request.uri().path()).cloned();
+        let (shape, answer) = match found {
+            Some(route) => (route.shape(), self.handle(&route, request).await),
             None => (Shape::Problem, Err(Refusal::UnknownRoute)),
         };
         answer.unwrap_or_else(|refusal| {
             self.metrics.refused(refusal.code());
-            let mut response = refusal.response(shape, &self.refusals, self.clock.now());
-            if has_body && refusal.leaves_body_unread(shape) {
-                // The connection ends here, since the rest of the call is still in it. A caller who is not told might
-                // send its next call into it, and take the loss for a failure that is worth a retry.
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(CONNECTION, close);
-            }
+            let wording = &self.routes.load().refusals;
+            let response = refusal.answer(shape, has_body, wording, self.clock.now());
             response.map(ProxyBody::from)
         })
     }
