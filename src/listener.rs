@@ -2,6 +2,7 @@
 //!
 //! One loop, so that a bound on connections, a time limit for heads and a clean end are forgotten nowhere.
 
+use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::error::Error;
 use std::net::SocketAddr;
@@ -36,7 +37,7 @@ pub struct Bounds {
 ///
 /// Dropping it closes every connection at once.
 pub async fn serve<S, B>(
-    listener: TcpListener,
+    listener: impl Borrow<TcpListener>,
     bounds: Bounds,
     service: S,
     shutdown: impl Future<Output = ()>,
@@ -53,7 +54,7 @@ pub async fn serve<S, B>(
 
 /// The same where it matters who has connected: each connection is served by what `service` makes for it.
 pub async fn serve_each<S, B>(
-    listener: TcpListener,
+    listener: impl Borrow<TcpListener>,
     bounds: Bounds,
     service: impl Fn(SocketAddr) -> S,
     shutdown: impl Future<Output = ()>,
@@ -71,7 +72,7 @@ pub async fn serve_each<S, B>(
     let accept = async || {
         let permit = Arc::clone(&permits).acquire_owned().await;
         let permit = permit.expect("this semaphore is never closed");
-        (permit, listener.accept().await)
+        (permit, listener.borrow().accept().await)
     };
     let mut shutdown = std::pin::pin!(shutdown);
     loop {

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::ledger::{AnyLedger, MemoryLedger, NewGrant, Prices};
 use crate::mock::{self, Mock};
 use crate::money::{Amount, Nanos};
-use crate::proxy::{self, Addresses};
+use crate::proxy::{self, Addresses, Beside, Doors};
 use crate::quota::embedded::EmbeddedStore;
 use crate::quota::{AccountId, AnyStore, Limit, Mode, Snapshot, Status, Version};
 
@@ -85,7 +85,19 @@ pub(super) async fn run(arguments: Arguments, output: &Output) -> Result<(), Fai
     let store = Arc::new(AnyStore::Embedded(store));
     let ledger = Arc::new(AnyLedger::Memory(ledger));
     let upstream = tokio::spawn(mock);
-    let served = proxy::serve(config, store, ledger, Clock::System, None, announce, end).await;
+    let doors = Doors::open(&config).await?;
+    let backends = (store, ledger);
+    let beside = Beside::default();
+    let served = proxy::serve(
+        config,
+        doors,
+        backends,
+        Clock::System,
+        beside,
+        announce,
+        end,
+    );
+    let served = served.await;
     upstream.abort();
     Ok(served?)
 }

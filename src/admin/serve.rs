@@ -1,12 +1,13 @@
 //! `serve` and `check`: the configuration, and the sidecar that runs under it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::interval;
+use tokio::sync::mpsc;
+use tokio::time::{interval, sleep};
 
 use super::failure::Failure;
 use super::lease::{Holder, Lease, Listens};
@@ -15,13 +16,15 @@ use super::place::{Live, Place};
 use super::{connect, owner, secret};
 use crate::clock::Clock;
 use crate::config::{Config, LedgerUrl, LogFormat};
-use crate::ledger::{AnyLedger, Ledger};
+use crate::ledger::{AnyLedger, Away, Ledger, LedgerError};
 use crate::price::seed;
-use crate::proxy::{self, Addresses, Commands};
+use crate::proxy::{self, Addresses, Beside, Doors};
 use crate::quota::AnyStore;
 use crate::quota::redis::RedisStore;
 use crate::telemetry;
 
+/// How soon a ledger that does not answer at the start is asked again.
+const LEDGER_RETRY: Duration = Duration::from_millis(500);
 /// How often the ledger is looked after.
 const UPKEEP_EACH: Duration = Duration::from_hours(12);
 
@@ -32,6 +35,9 @@ Callers change nothing but their base URL and their key:
 See whether it is ready, and what is away if it is not:
   curl http://127.0.0.1:8082/readyz
 
+Take over changed routes and their timeouts; the log says what has changed, and a file with an error changes nothing:
+  kill -HUP PID
+
 A setting for this process alone:
   TOLLGATE__LISTEN__PROXY=127.0.0.1:9080 tollgate serve";
 
@@ -40,22 +46,83 @@ pub(super) async fn run(file: Option<&Path>, output: &Output) -> Result<u8, Fail
     let config = Config::load(file)?;
     telemetry::start_log(config.log);
     let logs_json = config.log.format == LogFormat::Json;
-    match serve(config, output).await {
+    // In a box: it is large, and whatever waits for it would be, too.
+    match Box::pin(serve(config, file, output)).await {
         Err(failure) if logs_json => Ok(failure.log()),
         served => served.map(|()| 0),
     }
 }
 
-async fn serve(config: Config, output: &Output) -> Result<(), Failure> {
+async fn serve(config: Config, file: Option<&Path>, output: &Output) -> Result<(), Failure> {
+    if config.routes.is_empty() {
+        tracing::warn!("the configuration has no [[route]] yet: every call is answered with 404");
+    }
+    let reloads = follow_file(file.map(Path::to_owned))?;
     if let LedgerUrl::Sqlite(path) = &config.ledger.url {
         let lease = own(path).await?;
-        return embedded(config, lease, output).await;
+        return embedded(config, lease, reloads, output).await;
     }
-    let ledger = connect::ledger(&config).await?;
+    Box::pin(servers(config, reloads, output)).await
+}
+
+/// Serves from Redis and Postgres. While the ledger does not answer it lives, is not ready, and refuses every call.
+async fn servers(config: Config, reloads: Reloads, output: &Output) -> Result<(), Failure> {
+    let doors = Doors::open(&config).await?;
+    let mut told = std::pin::pin!(told_to_stop()?);
+    let mut announced = false;
+    let mut announce = |addresses: &Addresses| {
+        if !announced {
+            say(addresses, output);
+        }
+        announced = true;
+    };
+    let ledger = doors.refuse_until(&config, reach_ledger(&config, &doors, &mut announce));
+    let ledger = tokio::select! {
+        ledger = ledger => ledger?,
+        () = &mut told => return Ok(()),
+    };
     let settings = connect::store_settings(&config, ledger.installation().shards)?;
     let store = AnyStore::Redis(RedisStore::connect(settings).await?);
     let live = Live::new(store, Arc::new(ledger));
-    sidecar(config, &live, None, |addresses| say(addresses, output)).await
+    let beside = Beside {
+        commands: None,
+        reloads: Some(reloads),
+    };
+    sidecar(config, doors, &live, beside, announce, told).await
+}
+
+/// Until the ledger answers, however long that takes; what it says then is another matter.
+async fn reach_ledger(
+    config: &Config,
+    doors: &Doors,
+    mut announce: impl FnMut(&Addresses),
+) -> Result<AnyLedger, Failure> {
+    let mut attempt = connect::ledger(config).await;
+    let since = Clock::System.now();
+    let mut attempts: u64 = 1;
+    loop {
+        let reason = match attempt {
+            Err(Failure::Ledger(LedgerError::Away(reason))) => reason,
+            Ok(ledger) => {
+                if attempts > 1 {
+                    tracing::info!(attempts, "the ledger is reached");
+                }
+                return Ok(ledger);
+            }
+            Err(failure) => return Err(failure),
+        };
+        if attempts == 1 {
+            tracing::warn!(
+                reason,
+                "the ledger is away: calls are refused until it answers"
+            );
+        }
+        doors.ledger_is_away(Away { since, reason });
+        announce(doors.addresses());
+        sleep(LEDGER_RETRY).await;
+        attempts += 1;
+        attempt = connect::ledger(config).await;
+    }
 }
 
 /// The file is ours, or another one has it.
@@ -74,11 +141,20 @@ async fn own(file: &Path) -> Result<Lease, Failure> {
 }
 
 /// Serves from a file, and runs the commands that are about it.
-async fn embedded(config: Config, mut lease: Lease, output: &Output) -> Result<(), Failure> {
+async fn embedded(
+    config: Config,
+    mut lease: Lease,
+    reloads: Reloads,
+    output: &Output,
+) -> Result<(), Failure> {
+    let doors = Doors::open(&config).await?;
     let place = Arc::new(Place::make(config.clone(), None).await?);
     place.admin().await?.seed_prices(&seed()).await?;
     let token = secret::random_digits();
-    let commands = owner::answering(place.clone(), token.clone());
+    let beside = Beside {
+        commands: Some(owner::answering(place.clone(), token.clone())),
+        reloads: Some(reloads),
+    };
     let announce = |addresses: &Addresses| {
         let control = addresses.control.clone();
         if let Err(error) = lease.say(Listens { control, token }) {
@@ -86,33 +162,24 @@ async fn embedded(config: Config, mut lease: Lease, output: &Output) -> Result<(
         }
         say(addresses, output);
     };
-    let served = sidecar(config, place.live().await?, Some(commands), announce).await;
+    let told = told_to_stop()?;
+    let served = sidecar(config, doors, place.live().await?, beside, announce, told).await;
     place.close().await;
     served
 }
 
 async fn sidecar(
     config: Config,
+    doors: Doors,
     live: &Live,
-    commands: Option<Commands>,
+    beside: Beside,
     announce: impl FnOnce(&Addresses),
+    told: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
-    if config.routes.is_empty() {
-        tracing::warn!("the configuration has no [[route]] yet: every call is answered with 404");
-    }
-    let told = told_to_stop()?;
     let upkeep = tokio::spawn(keep_up(live.ledger.clone()));
-    let (store, ledger) = (live.store.clone(), live.ledger.clone());
-    let served = proxy::serve(
-        config,
-        store,
-        ledger,
-        Clock::System,
-        commands,
-        announce,
-        told,
-    );
-    let served = served.await;
+    let backends = (live.store.clone(), live.ledger.clone());
+    let clock = Clock::System;
+    let served = proxy::serve(config, doors, backends, clock, beside, announce, told).await;
     upkeep.abort();
     Ok(served?)
 }
@@ -149,21 +216,40 @@ async fn keep_up(ledger: Arc<AnyLedger>) {
     }
 }
 
-/// SIGTERM, as an orchestrator sends it, or Ctrl-C. SIGHUP does not end it: some day it will reload routes.
+/// SIGTERM, as an orchestrator sends it, or Ctrl-C.
 pub(super) fn told_to_stop() -> Result<impl Future<Output = ()>, Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Process)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(Failure::Process)?;
     Ok(async move {
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => return,
-                _ = tokio::signal::ctrl_c() => return,
-                _ = hang_up.recv() => {
-                    tracing::warn!("reloading is not built yet: restart to change the configuration");
-                }
-            }
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
         }
     })
+}
+
+/// Configurations as they are read anew, one at a time.
+type Reloads = mpsc::Receiver<Config>;
+
+/// Reads the configuration again at each SIGHUP. One that cannot be used changes nothing.
+fn follow_file(file: Option<PathBuf>) -> Result<Reloads, Failure> {
+    let mut hang_up = signal(SignalKind::hangup()).map_err(Failure::Process)?;
+    let (new, reloads) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while hang_up.recv().await.is_some() {
+            match Config::load(file.as_deref()) {
+                Ok(config) => {
+                    if new.send(config).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => tracing::error!(
+                    %error,
+                    "the configuration cannot be used, and the one before goes on"
+                ),
+            }
+        }
+    });
+    Ok(reloads)
 }
 
 /// Looks over the configuration.

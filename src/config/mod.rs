@@ -15,6 +15,7 @@ use self::source::Source;
 use crate::quota::Throttle;
 
 mod backends;
+mod change;
 mod error;
 mod listen;
 mod protect;
@@ -25,6 +26,7 @@ mod source;
 mod trace;
 
 pub use backends::{LedgerConfig, LedgerUrl, StoreConfig, StoreDown, StoreUrl};
+pub use change::Changes;
 pub use error::ConfigError;
 pub use listen::Listen;
 pub use protect::{MAX_CONNECTIONS, Shed};

@@ -2,6 +2,7 @@
 //!
 //! A setting that means nothing for a route's meter is an error, so that nobody believes in a limit that is not there.
 
+use std::fmt;
 use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
@@ -119,6 +120,12 @@ impl Route {
         }
         let rest = path.strip_prefix(self.prefix.as_str())?;
         (rest.is_empty() || rest.starts_with('/')).then_some(rest)
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}{}", self.scheme, self.authority, self.base)
     }
 }
 

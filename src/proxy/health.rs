@@ -170,7 +170,7 @@ mod tests {
     use crate::clock::UnixMs;
 
     async fn get(path: &str, readiness: &Readiness) -> (StatusCode, String) {
-        let response = answer(&Method::GET, path, readiness, &Telemetry::new([]));
+        let response = answer(&Method::GET, path, readiness, &Telemetry::default());
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         (head.status, String::from_utf8(body.to_vec()).unwrap())
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(status, StatusCode::OK);
         assert!(body.contains("tollgate_admissions_total"));
         assert_eq!(get("/", &readiness).await.0, StatusCode::NOT_FOUND);
-        let refused = answer(&Method::POST, "/livez", &readiness, &Telemetry::new([]));
+        let refused = answer(&Method::POST, "/livez", &readiness, &Telemetry::default());
         assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED);
     }
 }

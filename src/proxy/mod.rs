@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -19,7 +18,6 @@ use self::route::{Route, Routes};
 use self::snapshots::Snapshots;
 use self::throttle::Throttles;
 use crate::clock::Clock;
-use crate::config::RefusalConfig;
 use crate::ledger::{Keeper, Ledger, Loader};
 use crate::quota::{Bounded, Settler, Store};
 use crate::telemetry::list::NO_ROUTE;
@@ -28,6 +26,7 @@ use crate::telemetry::{CallSpan, Metrics, Tracer};
 mod admit;
 mod body;
 mod control;
+mod doors;
 mod forward;
 mod gate;
 mod health;
@@ -37,6 +36,7 @@ mod meter;
 mod prices;
 mod quote;
 mod refusal;
+mod reload;
 mod reply;
 mod route;
 mod serve;
@@ -48,7 +48,8 @@ mod upstream;
 mod without_store;
 
 pub use control::{Answer, Commands};
-pub use serve::{Addresses, ServeError, serve};
+pub use doors::{Addresses, Doors};
+pub use serve::{Beside, ServeError, serve};
 
 /// What stands beside each app pod.
 struct Sidecar<S, L> {
@@ -64,8 +65,7 @@ struct Sidecar<S, L> {
     throttles: Arc<Throttles>,
     in_flight: InFlight,
     prices: Arc<ArcSwap<prices::Current>>,
-    routes: Routes,
-    refusals: RefusalConfig,
+    routes: ArcSwap<Routes>,
     credit_usd: Decimal,
     deadline_ms: i64,
     max_age_ms: i64,
@@ -78,10 +78,10 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
     /// Answers a request, in any case.
     async fn answer(&self, mut request: Request<Incoming>) -> Response<Outgoing> {
         let has_body = !request.body().is_end_stream();
-        let route = self.routes.find(request.uri().path());
-        let name = route.map_or(NO_ROUTE, |route| &route.name);
+        let route = self.routes.load().find(request.uri().path()).cloned();
+        let name = route.as_ref().map_or(NO_ROUTE, |route| &route.name);
         let mut span = self.tracer.begin(name, request.headers_mut());
-        let (shape, counted, answer) = match route {
+        let (shape, counted, answer) = match &route {
             Some(route) => {
                 let answer = self.handle(route, request, &mut span).await;
                 (route.shape(), &*route.metrics, answer)
@@ -95,13 +95,8 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         let response = answer.unwrap_or_else(|refusal| {
             counted.refused(refusal.code());
             span.refused(refusal.code());
-            let mut response = refusal.response(shape, &self.refusals, self.clock.now());
-            if has_body && refusal.leaves_body_unread(shape) {
-                // The connection ends here, since the rest of the call is still in it. A caller who is not told might
-                // send its next call into it, and take the loss for a failure that is worth a retry.
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(CONNECTION, close);
-            }
+            let wording = &self.routes.load().refusals;
+            let response = refusal.answer(shape, has_body, wording, self.clock.now());
             response.map(Outgoing::from)
         });
         span.answered(response.status());

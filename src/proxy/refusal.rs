@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
 use super::shortage::{Kind, Shortage, Violation};
 use crate::clock::UnixMs;
-use crate::config::RefusalConfig;
+use crate::config::{Meter, RefusalConfig};
 
 /// Why the proxy answers in the upstream's place.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -102,6 +104,16 @@ pub enum Shape {
     Problem,
 }
 
+impl Shape {
+    /// Of a route's refusals.
+    pub fn of(meter: &Meter) -> Self {
+        match meter {
+            Meter::OpenAi => Self::OpenAi,
+            Meter::Flat(_) | Meter::None => Self::Problem,
+        }
+    }
+}
+
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const SHOWN_PATH_CHARS: usize = 200;
@@ -190,8 +202,25 @@ impl Refusal {
         }
     }
 
+    /// The answer to a call: where its body is still in the connection, that ends with it. A caller who is not told might
+    /// send its next call into it, and take the loss for a failure that is worth a retry.
+    pub fn answer(
+        &self,
+        shape: Shape,
+        has_body: bool,
+        settings: &RefusalConfig,
+        now: UnixMs,
+    ) -> Response<Bytes> {
+        let mut response = self.response(shape, settings, now);
+        if has_body && self.leaves_body_unread(shape) {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        response
+    }
+
     /// Whether it is decided before the call's body is read; on routes that buffer none, every refusal is.
-    pub fn leaves_body_unread(&self, shape: Shape) -> bool {
+    fn leaves_body_unread(&self, shape: Shape) -> bool {
         shape == Shape::Problem
             || matches!(
                 self,

@@ -1,5 +1,6 @@
 //! Routes, ready to be used: the configured ones with a way to each upstream.
 
+use std::io;
 use std::sync::Arc;
 
 use http::{Request, Response};
@@ -8,7 +9,8 @@ use tokio::time::Instant;
 
 use super::refusal::{Refusal, Shape};
 use super::upstream::{Upstream, UpstreamBody};
-use crate::config::{self, Meter};
+use crate::config::{self, Config, Meter, RefusalConfig};
+use crate::dialect;
 use crate::telemetry::{Metrics, RouteMetrics};
 
 /// One route.
@@ -26,7 +28,7 @@ pub struct Route {
 }
 
 impl Route {
-    fn new(config: config::Route, metrics: &Metrics) -> std::io::Result<Self> {
+    fn new(config: config::Route, metrics: &Metrics) -> io::Result<Self> {
         Ok(Self {
             name: config.prefix.as_str().into(),
             provider: config.provider.as_str().into(),
@@ -51,28 +53,52 @@ impl Route {
 
     /// The shape of its refusals.
     pub fn shape(&self) -> Shape {
-        match self.config.meter {
-            Meter::OpenAi => Shape::OpenAi,
-            Meter::Flat(_) | Meter::None => Shape::Problem,
-        }
+        Shape::of(&self.config.meter)
     }
 }
 
-/// All routes, the longest prefix first, as the configuration has them.
-pub struct Routes(Vec<Arc<Route>>);
+/// What a reload replaces: all routes, the longest prefix first, as the configuration has them, and how refusals are worded.
+pub struct Routes {
+    routes: Vec<Arc<Route>>,
+    /// How refusals are worded.
+    pub refusals: RefusalConfig,
+}
 
 impl Routes {
     /// Makes the configured routes ready.
-    pub fn new(routes: Vec<config::Route>, metrics: &Metrics) -> std::io::Result<Self> {
-        let ready = routes
-            .into_iter()
-            .map(|route| Route::new(route, metrics).map(Arc::new));
-        Ok(Self(ready.collect::<std::io::Result<_>>()?))
+    pub fn new(config: &Config, metrics: &Metrics) -> io::Result<Self> {
+        let nothing = Self {
+            routes: Vec::new(),
+            refusals: config.refusal.clone(),
+        };
+        nothing.replaced(config, metrics)
+    }
+
+    /// The same for another configuration. A route that stays as it was keeps its connections.
+    pub fn replaced(&self, config: &Config, metrics: &Metrics) -> io::Result<Self> {
+        if config
+            .routes
+            .iter()
+            .any(|route| route.meter == Meter::OpenAi)
+        {
+            // Beside everything else, so that no call waits for it, and neither does readiness.
+            tokio::task::spawn_blocking(dialect::warm);
+        }
+        let ready = config.routes.iter().map(|route| {
+            match self.routes.iter().find(|known| known.config == *route) {
+                Some(known) => Ok(known.clone()),
+                None => Route::new(route.clone(), metrics).map(Arc::new),
+            }
+        });
+        Ok(Self {
+            routes: ready.collect::<io::Result<_>>()?,
+            refusals: config.refusal.clone(),
+        })
     }
 
     /// The route of a path.
     pub fn find(&self, path: &str) -> Option<&Arc<Route>> {
-        self.0
+        self.routes
             .iter()
             .find(|route| route.config.rest(path).is_some())
     }

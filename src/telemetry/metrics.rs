@@ -2,13 +2,13 @@
 //! no look-up.
 // holds: 9, blind
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::metrics::{Counter, Gauge, Histogram, Label, counter, gauge, histogram};
+use ::metrics::{Counter, Gauge, Histogram, Label, counter, gauge, histogram, with_local_recorder};
 use ::metrics::{describe_counter, describe_gauge, describe_histogram};
 use http::StatusCode;
+use metrics_exporter_prometheus::PrometheusRecorder;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
@@ -20,7 +20,7 @@ use crate::quota::{Entry, EntryKind, Outcome};
 /// Every metric.
 #[derive(Clone)]
 pub struct Metrics {
-    routes: Arc<BTreeMap<String, Arc<RouteMetrics>>>,
+    recorder: Arc<PrometheusRecorder>,
     no_route: Arc<RouteMetrics>,
     /// From a call that was read to its hold or refusal.
     pub admit: Histogram,
@@ -137,18 +137,21 @@ fn describe_all() {
 }
 
 impl Metrics {
-    /// Registers every metric with the recorder of this thread.
-    pub(super) fn register<'a>(routes: impl Iterator<Item = &'a str>) -> Self {
+    /// Registers every metric; those of a route when it is made.
+    pub(super) fn new(recorder: PrometheusRecorder) -> Self {
+        let recorder = Arc::new(recorder);
+        with_local_recorder(&*recorder, || Self::register(recorder.clone()))
+    }
+
+    fn register(recorder: Arc<PrometheusRecorder>) -> Self {
         describe_all();
         let version = env!("CARGO_PKG_VERSION");
         gauge!(list::BUILD_INFO.name, labels(&list::BUILD_INFO, &[version])).set(1);
-        let of_route = |route: &str| Arc::new(RouteMetrics::register(route, &CODES));
-        let routes = routes.map(|route| (route.to_owned(), of_route(route)));
         let counted = |metric| register_counter(metric, &[]);
         let timed = |metric| register_histogram(metric, &[]);
         Self {
-            routes: Arc::new(routes.collect()),
-            no_route: of_route(NO_ROUTE),
+            recorder,
+            no_route: Arc::new(RouteMetrics::register(NO_ROUTE, &CODES)),
             admit: timed(&list::ADMIT),
             reserve: timed(&list::RESERVE),
             settle: timed(&list::SETTLE),
@@ -168,9 +171,10 @@ impl Metrics {
         }
     }
 
-    /// Where the calls of a route are counted; one that is not configured has none, and counts as no route.
+    /// Where the calls of a route are counted: made when it is first asked for, the same ever after.
     pub fn route(&self, prefix: &str) -> Arc<RouteMetrics> {
-        self.routes.get(prefix).unwrap_or(&self.no_route).clone()
+        let register = || RouteMetrics::register(prefix, &CODES);
+        Arc::new(with_local_recorder(&*self.recorder, register))
     }
 
     /// Where calls are counted that no route takes.

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use ::metrics::with_local_recorder;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use self::list::{Kind, METRICS};
@@ -30,19 +29,20 @@ pub struct Telemetry {
     page: PrometheusHandle,
 }
 
-impl Telemetry {
-    /// Registers every metric, those of calls for each of these routes. Each sidecar has its own, also where several
-    /// share a process in tests.
-    pub fn new<'a>(routes: impl IntoIterator<Item = &'a str>) -> Self {
+impl Default for Telemetry {
+    /// Registers every metric. Each sidecar has its own, also where several share a process in tests.
+    fn default() -> Self {
         let recorder = builder()
             .expect("the lists of buckets are not empty")
             .build_recorder();
         Self {
             page: recorder.handle(),
-            metrics: with_local_recorder(&recorder, || Metrics::register(routes.into_iter())),
+            metrics: Metrics::new(recorder),
         }
     }
+}
 
+impl Telemetry {
     /// The page for Prometheus.
     pub fn render(&self) -> String {
         self.page.render()

@@ -13,7 +13,9 @@ use crate::quota::ReservationId;
 use crate::quota::{EndedEntry, Entry, EntryKind, Epoch, LotId, Moved, OutSeq, Outcome};
 
 fn telemetry() -> Telemetry {
-    Telemetry::new(["/openai"])
+    let telemetry = Telemetry::default();
+    telemetry.metrics.route("/openai");
+    telemetry
 }
 
 /// What the page says of the kind of each metric.

@@ -143,6 +143,11 @@ impl Sidecar {
         self.signal("TERM");
     }
 
+    /// SIGHUP: it reads its configuration again.
+    pub fn ask_to_reload(&self) {
+        self.signal("HUP");
+    }
+
     fn signal(&self, name: &str) {
         let pid = self.process.id().to_string();
         let sent = Command::new("kill")

@@ -15,6 +15,7 @@ mod hang_up;
 mod hostile;
 mod identify;
 mod ledger_away;
+mod life_cycle;
 mod logs;
 mod metrics;
 mod modes;

@@ -40,6 +40,7 @@ mod otlp {
     use crate::harness::upstream::{
         DONE, Script, answer, chunk, delta, events_head, last_chunk, scripted, usage_event,
     };
+    use std::fmt::Write;
 
     /// An installation with a sidecar that sends spans to the scripted upstream, which is the collector too.
     struct Traced {
@@ -103,7 +104,11 @@ mod otlp {
     }
 
     fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        let mut text = String::new();
+        for byte in bytes {
+            write!(text, "{byte:02x}").expect("a text takes everything");
+        }
+        text
     }
 
     fn from_caller(call: Call, flags: &str) -> Call {

@@ -11,12 +11,13 @@ use arc_swap::ArcSwap;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use serde::Serialize;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::Sidecar;
+use super::control::Commands;
+use super::doors::{Addresses, Doors};
 use super::health::Readiness;
 use super::identify::Keys;
 use super::in_flight::InFlight;
@@ -24,12 +25,10 @@ use super::prices::{self, Current};
 use super::route::Routes;
 use super::snapshots::Snapshots;
 use super::throttle::Throttles;
-use super::{Sidecar, control, health};
 use crate::clock::Clock;
-use crate::config::{Config, MAX_CONNECTIONS, Meter, Route, StoreDown};
-use crate::dialect;
+use crate::config::{Config, Route, StoreDown};
 use crate::ledger::{Applier, Auditor, Expiry, Flusher, Keeper, Ledger, Loader};
-use crate::listener::{self, Bounds};
+use crate::listener;
 use crate::quota::{
     AccountId, Bounded, Ended, Ending, Kept, LeftOpen, Outcome, Settler, SettlerSettings, ShardId,
     Store, Surroundings, Sweeper, SweeperSettings,
@@ -46,17 +45,6 @@ const FIRST_CHECK_EACH: Duration = Duration::from_millis(20);
 /// How long a clean end waits for the ledger: what is not flushed then is flushed by whoever comes next.
 const LAST_FLUSH: Duration = Duration::from_secs(5);
 const LAST_FLUSH_EACH: Duration = Duration::from_millis(50);
-
-/// Where a sidecar listens, as base URLs.
-#[derive(Debug, Clone, Serialize)]
-pub struct Addresses {
-    /// For callers.
-    pub proxy: String,
-    /// For the app beside it.
-    pub control: String,
-    /// For probes.
-    pub health: String,
-}
 
 /// Why a sidecar did not start.
 #[derive(Debug, thiserror::Error)]
@@ -82,24 +70,28 @@ pub enum ServeError {
     },
 }
 
+/// What of the process around it a sidecar hears and answers.
+#[derive(Default)]
+pub struct Beside {
+    /// Answers at the control listener.
+    pub commands: Option<Commands>,
+    /// Configurations that take the place of the present one, as far as a running sidecar can take them.
+    pub reloads: Option<mpsc::Receiver<Config>>,
+}
+
 /// Serves until `shutdown` is done, and then until calls in flight have ended and their endings are handed over.
-/// `announce` is told once where. `commands` answers at the control listener.
+/// `announce` is told once where.
 pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
     config: Config,
-    store: Arc<S>,
-    ledger: Arc<L>,
+    doors: Doors,
+    (store, ledger): (Arc<S>, Arc<L>),
     clock: Clock,
-    commands: Option<control::Commands>,
+    beside: Beside,
     announce: impl FnOnce(&Addresses),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let (proxy_door, proxy) = bind(config.listen.proxy).await?;
-    let (control_door, control) = bind(config.listen.control).await?;
-    let (health_door, health) = bind(config.listen.health).await?;
-    let prefixes = config.routes.iter().map(|route| route.prefix.as_str());
-    let telemetry = Telemetry::new(prefixes);
-    let readiness = Readiness::default();
-    let drain = config.listen.drain;
+    let (readiness, telemetry) = (doors.readiness.clone(), doors.telemetry.clone());
+    let bounds = Doors::bounds(&config);
     let (bounded, left) = open_journal(&config)?;
     let house = Arc::new(House::new(
         &config,
@@ -110,41 +102,27 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
     ));
     house.settle_left(left).await;
     let tracer = Tracer::new(&config.trace).map_err(ServeError::Roots)?;
-    let sidecar = house.sidecar(config, clock, bounded, tracer);
+    let sidecar = house.sidecar(&config, clock, bounded, tracer);
     let sidecar = Arc::new(sidecar.map_err(ServeError::Roots)?);
 
-    let (end, ended) = watch::channel(false);
-    let mut doors = JoinSet::new();
-    doors.spawn(health::serve(
-        health_door,
-        readiness.clone(),
-        telemetry.clone(),
-        wait(&ended),
-    ));
-    doors.spawn(control::serve(control_door, commands, wait(&ended)));
+    let (addresses, proxy) = (doors.addresses().clone(), doors.proxy.clone());
+    let doors = doors.answer_commands(beside.commands);
     house.first_checks(&readiness).await;
     let mut tasks = house.start(&readiness, telemetry);
     let throttles = sidecar.throttles.clone();
     tasks.spawn(async move { throttles.upkeep().await });
-    announce(&Addresses {
-        proxy,
-        control,
-        health,
-    });
+    if let Some(reloads) = beside.reloads {
+        tasks.spawn(sidecar.clone().follow(config, reloads));
+    }
+    announce(&addresses);
     readiness.serving();
 
     // New callers and calls in flight are served until the order to end, and then for as long as the drain allows.
     let order = async {
         shutdown.await;
         readiness.draining();
-        tracing::info!(
-            drain_s = drain.as_secs(),
-            "ending: calls in flight may finish"
-        );
-    };
-    let bounds = Bounds {
-        connections: MAX_CONNECTIONS,
-        drain,
+        let drain_s = bounds.drain.as_secs();
+        tracing::info!(drain_s, "ending: calls in flight may finish");
     };
     let service = {
         let sidecar = sidecar.clone();
@@ -153,10 +131,11 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
             async move { Ok::<_, Infallible>(sidecar.answer(request).await) }
         })
     };
-    listener::serve(proxy_door, bounds, service, order).await;
+    listener::serve(proxy, bounds, service, order).await;
 
     // holds: 2 and 3, as far as a clean end can: every call is over, so every ending is on its way.
-    if timeout(drain, sidecar.settler.drained()).await.is_err() {
+    let drained = timeout(bounds.drain, sidecar.settler.drained());
+    if drained.await.is_err() {
         tracing::warn!(
             "the store did not take all endings in time; their holds lapse by themselves"
         );
@@ -166,16 +145,19 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
     }
     tasks.shutdown().await;
     sidecar.tracer.end().await;
-    let _ = end.send(true);
-    while doors.join_next().await.is_some() {}
+    doors.close().await;
     Ok(())
+}
+
+/// Whether its calls go on without the store.
+pub(super) fn is_bounded(route: &Route) -> bool {
+    matches!(route.on_store_down, StoreDown::Bounded(_))
 }
 
 /// Opens the journal where calls may be written down in it, or a process that was killed has left some.
 fn open_journal(config: &Config) -> Result<(Option<Arc<Bounded>>, Vec<LeftOpen>), ServeError> {
     let path = &config.store.bounded_journal;
-    let bounded = |route: &Route| matches!(route.on_store_down, StoreDown::Bounded(_));
-    let needed = config.routes.iter().any(bounded);
+    let needed = config.routes.iter().any(is_bounded);
     let left_some = std::fs::metadata(path).is_ok_and(|file| file.len() > 0);
     if !needed && !left_some {
         return Ok((None, Vec::new()));
@@ -191,25 +173,6 @@ fn open_journal(config: &Config) -> Result<(Option<Arc<Bounded>>, Vec<LeftOpen>)
             tracing::warn!(path = %path.display(), %error, "a journal of bounded calls is left alone");
             Ok((None, Vec::new()))
         }
-    }
-}
-
-async fn bind(address: SocketAddr) -> Result<(TcpListener, String), ServeError> {
-    let bound = async {
-        let listener = TcpListener::bind(address).await?;
-        let url = format!("http://{}", listener.local_addr()?);
-        Ok((listener, url))
-    };
-    bound
-        .await
-        .map_err(|error| ServeError::Listen { address, error })
-}
-
-fn wait(ended: &watch::Receiver<bool>) -> impl Future<Output = ()> + use<> {
-    let mut ended = ended.clone();
-    async move {
-        // A sender that is gone means the same.
-        let _ = ended.wait_for(|ended| *ended).await;
     }
 }
 
@@ -328,19 +291,12 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
 
     fn sidecar(
         &self,
-        config: Config,
+        config: &Config,
         clock: Clock,
         bounded: Option<Arc<Bounded>>,
         tracer: Tracer,
     ) -> io::Result<Sidecar<S, L>> {
-        if config
-            .routes
-            .iter()
-            .any(|route| route.meter == Meter::OpenAi)
-        {
-            // Beside the start, so that no call waits for it, and neither does readiness.
-            tokio::task::spawn_blocking(dialect::warm);
-        }
+        let routes = Routes::new(config, &self.metrics)?;
         Ok(Sidecar {
             store: self.store.clone(),
             ledger: self.ledger.clone(),
@@ -353,8 +309,7 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
             throttles: Arc::new(Throttles::new(config.throttle)),
             in_flight: InFlight::new(config.shed),
             prices: self.prices.clone(),
-            routes: Routes::new(config.routes, &self.metrics)?,
-            refusals: config.refusal,
+            routes: ArcSwap::from_pointee(routes),
             credit_usd: config.credit_usd,
             deadline_ms: config.store.deadline_ms,
             max_age_ms: config.store.max_age_ms,

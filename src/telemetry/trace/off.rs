@@ -14,12 +14,7 @@ pub struct Tracer;
 /// No span.
 pub struct CallSpan;
 
-#[expect(
-    clippy::unused_self,
-    clippy::unused_async,
-    clippy::unnecessary_wraps,
-    reason = "with the feature it has a self, waits and may fail"
-)]
+#[expect(clippy::unused_async, reason = "with the feature it waits")]
 impl Tracer {
     /// The configuration asks for none, or it would have been refused.
     pub fn new(_config: &TraceConfig) -> io::Result<Self> {
@@ -35,7 +30,6 @@ impl Tracer {
     pub async fn end(&self) {}
 }
 
-#[expect(clippy::unused_self, reason = "with the feature it has one")]
 impl CallSpan {
     /// Whose call it is.
     pub fn account(&mut self, _account: &AccountId) {}
