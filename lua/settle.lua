@@ -73,14 +73,15 @@ local function correct(account, mark, totals, now)
     end
   end
 
-  local more, lots, debt = totals[TOTALS_CHARGE] - mark[MARK_CHARGE], {}, 0
+  local more, lots, debt, beyond = totals[TOTALS_CHARGE] - mark[MARK_CHARGE], {}, 0, 0
   if more >= 0 then
-    debt = charge_wallet(account, lots, more, now)
+    debt, beyond = charge_wallet(account, lots, more, now)
   else
     lots, debt = give_back(0 - more)
   end
   recount()
-  return cmsgpack.pack(tonumber(call.epoch), now, overrun, reserved, debt, lots, counts)
+  local cut = cut_totals(account, totals, beyond, counts)
+  return pack_entry(call, now, overrun, reserved, debt, lots, counts, cut), cut
 end
 
 -- Whether a cumulative count would go down by more than it stands at (rule 33).
@@ -107,11 +108,12 @@ end
 -- An id that is not known is charged at once; the ledger decides whether that was right (rules 7 and 24).
 local function charge_unknown(account, totals, now)
   local lots = {}
-  local debt = charge_wallet(account, lots, totals[TOTALS_CHARGE], now)
+  local debt, beyond = charge_wallet(account, lots, totals[TOTALS_CHARGE], now)
   for count = FIRST_COUNT, #totals, COUNT_SIZE do
     move_counter(account, totals[count], totals[count + COUNT_START], totals[count + COUNT_AMOUNT], 0)
   end
-  return cmsgpack.pack(tonumber(call.epoch), now, false, 0, debt, lots, nil)
+  local cut = cut_totals(account, totals, beyond)
+  return pack_entry(call, now, false, 0, debt, lots, nil, cut), cut
 end
 
 if is_lost(call.header, call.epoch) then
@@ -134,7 +136,15 @@ end
 if hold then
   return { 'settled', end_hold(call, account, hold, totals, packed_totals, detail, now) }
 end
-local entry = mark and correct(account, mark, totals, now) or charge_unknown(account, totals, now)
+local entry, cut
+if mark then
+  entry, cut = correct(account, mark, totals, now)
+else
+  entry, cut = charge_unknown(account, totals, now)
+end
+if cut then
+  packed_totals = cmsgpack.pack(unpack(totals))
+end
 redis.call('HSET', call.account, 'state', pack_account(account))
 mark_ended(call.reservation, totals, now)
 local seq = next_seq(call.header)

@@ -17,20 +17,42 @@ local function add_charge(lots, id, part)
   lots[#lots + 1], lots[#lots + 2] = id, 0 - part
 end
 
--- Charges what nothing was held for, and adds it to what moved: live lots first; returns the rest, which is debt.
+-- What an account would owe more than it may, of an amount that its debt has just grown by. Sums within the doubles'
+-- exact range are far below the bound: `a == a + 0` asks whether both are numbers, without a call.
+local function beyond_debt(account, grown)
+  local debt, held = account[DEBT], account[DEBT_HELD]
+  if debt == debt + 0 and held == held + 0 then
+    return 0
+  end
+  local beyond = subtract(add(debt, held), MAX_DEBT)
+  if not less(0, beyond) then
+    return 0
+  end
+  return less(beyond, grown) and beyond or grown
+end
+
+-- Charges what nothing was held for, and adds it to what moved: live lots first. Returns the rest, which is debt, and what
+-- would be owed beyond the bound, and is not charged.
 local function charge_wallet(account, lots, charge, now)
   if charge == 0 then
-    return 0
+    return 0, 0
   end
   local rest = draw(account, charge, now, function(lot, part)
     add_charge(lots, account[lot + ID], part)
   end)
+  if rest == 0 then
+    return 0, 0
+  end
   account[DEBT] = add(account[DEBT], rest)
-  return rest
+  local beyond = beyond_debt(account, rest)
+  if beyond ~= 0 then
+    account[DEBT] = subtract(account[DEBT], beyond)
+  end
+  return rest - beyond, beyond
 end
 
 -- Charges a hold where it was held, gives the unused rest back to where it came from (invariant 2), and charges what
--- exceeds the hold in full (invariant 5). Returns the lots and the debt that moved.
+-- exceeds the hold, too (invariant 5). Returns the lots and the debt that moved, and what is not charged.
 local function charge_hold(account, hold, charge, now)
   local lots, rest = {}, charge
   for slice = FIRST_SLICE, #hold, 2 do
@@ -49,7 +71,72 @@ local function charge_hold(account, hold, charge, now)
     account[DEBT_HELD] = subtract(account[DEBT_HELD], held)
     account[DEBT] = add(account[DEBT], part)
   end
-  return lots, part + charge_wallet(account, lots, rest - part, now)
+  local debt, beyond = charge_wallet(account, lots, rest - part, now)
+  return lots, part + debt, beyond
+end
+
+-- Takes out of the totals what they cannot take (rule 11): of the charge, and of each counter that this ending took beyond
+-- its bound. Returns that, as the entry says it, or nothing; `moved` lists what the counters moved by, where the totals do
+-- not say it.
+local function cut_totals(account, totals, beyond, moved)
+  local cut = beyond ~= 0 and { beyond } or nil
+  totals[TOTALS_CHARGE] = totals[TOTALS_CHARGE] - beyond
+
+  local function find(list, first, key, start)
+    for i = first, #list, COUNT_SIZE do
+      if list[i] == key and list[i + COUNT_START] == start then
+        return i
+      end
+    end
+    return nil
+  end
+
+  local function take_out(list, first, key, start, amount)
+    local i = find(list, first, key, start)
+    if i then
+      list[i + COUNT_AMOUNT] = list[i + COUNT_AMOUNT] - amount
+      if list[i + COUNT_AMOUNT] == 0 then
+        for _ = 1, COUNT_SIZE do
+          table.remove(list, i)
+        end
+      end
+    end
+  end
+
+  local function cut_counter(counter, over)
+    local key, start = account[counter], account[counter + START]
+    local list, first = moved or totals, moved and 1 or FIRST_COUNT
+    local i = find(list, first, key, start)
+    local by = i and list[i + COUNT_AMOUNT] or 0
+    if by <= 0 then
+      return
+    end
+    local amount = less(over, by) and over or by
+    account[counter + USED] = subtract(account[counter + USED], amount)
+    take_out(totals, FIRST_COUNT, key, start, amount)
+    if moved then
+      take_out(moved, 1, key, start, amount)
+    end
+    cut = cut or { 0 }
+    cut[#cut + 1], cut[#cut + 2], cut[#cut + 3] = key, start, amount
+  end
+
+  for counter = lots_end(account), #account, COUNTER_SIZE do
+    local used = account[counter + USED]
+    -- Texts are beyond the doubles' exact range: the first test is for them, without a call.
+    if used ~= used + 0 and less(MAX_BALANCE, used) then
+      cut_counter(counter, subtract(used, MAX_BALANCE))
+    end
+  end
+  return cut
+end
+
+-- What is packed of an entry. `cut` is there only where something was.
+local function pack_entry(call, now, overrun, reserved, debt, lots, counters, cut)
+  if cut then
+    return cmsgpack.pack(tonumber(call.epoch), now, overrun, reserved, debt, lots, counters, cut)
+  end
+  return cmsgpack.pack(tonumber(call.epoch), now, overrun, reserved, debt, lots, counters)
 end
 
 -- What the totals count of a counter; zero where they say nothing.
@@ -99,8 +186,12 @@ end
 local function end_hold(call, account, hold, totals, packed_totals, detail, now)
   local claim = { cmsgpack.unpack(hold[HOLD_CLAIM]) }
   local reserved, charge = claim[CLAIM_CHARGE], totals[TOTALS_CHARGE]
-  local lots, debt = charge_hold(account, hold, charge, now)
+  local lots, debt, beyond = charge_hold(account, hold, charge, now)
   local overrun = count_hold(account, claim, totals) or charge > reserved
+  local cut = cut_totals(account, totals, beyond)
+  if cut then
+    packed_totals = cmsgpack.pack(unpack(totals))
+  end
 
   redis.call('HSET', call.account, 'state', pack_account(account))
   local lapse = totals[TOTALS_OUTCOME] == 'lapsed'
@@ -108,7 +199,7 @@ local function end_hold(call, account, hold, totals, packed_totals, detail, now)
   mark_ended(call.reservation, totals, now, lapse)
   redis.call('ZREM', call.deadlines, call.member)
   local seq = next_seq(call.header)
-  local entry = cmsgpack.pack(tonumber(call.epoch), now, overrun, reserved, debt, lots, nil)
+  local entry = pack_entry(call, now, overrun, reserved, debt, lots, nil, cut)
   write_ending(call.outbox, seq, call.account_id, entry, packed_totals, detail)
   return seq
 end

@@ -1,6 +1,7 @@
 -- The outbox: a stream whose ids are `<seq>-0`, written in the same step as what it tells of (invariant 3).
 --
--- Fields: account; entry = epoch, at, overrun, reserved, moved debt, moved lots, moved counters; and, where a reservation
+-- Fields: account; entry = epoch, at, overrun, reserved, moved debt, moved lots, moved counters, and where a debt or a
+-- counter was at its bound what was cut: charge, then key, start, amount of each counter; and, where a reservation
 -- ended, totals = id, outcome, charge, counts, and detail; where a lot's time was over, expired; where credit was taken
 -- out of a lot because the ledger asked for it, withdrawal, as it asked. Moved lots are a list of id, by, …; counters and counts of key,
 -- start, amount, …. Where the counters moved as the totals say, they are nil.

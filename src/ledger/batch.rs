@@ -156,7 +156,7 @@ impl Batch {
             return;
         }
         let posting = self.post_charge(entry, decision.line, &decision.taken);
-        let detail = RecordDetail::read(&ended.detail);
+        let detail = RecordDetail::of(ended);
         let record = UsageRecord {
             id: ended.id.0,
             account: entry.account.clone(),

@@ -222,6 +222,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::quota::Cut;
 
     const ONE: LotId = LotId(1);
     const TWO: LotId = LotId(2);
@@ -243,6 +244,7 @@ mod tests {
             charge: Nanos(charge),
             counts: vec![tokens(count)],
             detail: "{}".into(),
+            cut: Cut::default(),
         }
     }
 

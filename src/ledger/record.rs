@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::money::{MAX_AMOUNT, Nanos};
-use crate::quota::{Detail, MAX_DETAIL_BYTES};
+use crate::quota::{Cut, Detail, EndedEntry, MAX_DETAIL_BYTES};
 
 /// The longest text of one field.
 const MAX_TEXT_BYTES: usize = 256;
@@ -117,6 +117,22 @@ impl RecordDetail {
                 read
             }
         }
+    }
+
+    /// Reads the detail of an ending, and notes what the store could not take of it.
+    // holds: 5, never silent
+    pub fn of(ended: &EndedEntry) -> Self {
+        let mut detail = Self::read(&ended.detail);
+        if !ended.cut.is_nothing() {
+            let Cut { charge, counts } = &ended.cut;
+            let counts = counts.iter();
+            let counts = counts.map(|count| (count.key.to_string(), json!(count.amount)));
+            let counts: Map<String, Value> = counts.collect();
+            let cut = json!({"charge_nanos": charge, "counts": counts});
+            tracing::error!(id = %ended.id, %cut, "more was used than a balance can hold: see to the upstream");
+            detail.note("cut", cut);
+        }
+        detail
     }
 
     /// Its numbers.

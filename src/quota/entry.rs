@@ -71,4 +71,24 @@ pub struct EndedEntry {
     pub counts: Vec<Count>,
     /// The record.
     pub detail: Detail,
+    /// What was used and is in neither charge nor counts.
+    #[serde(default)]
+    pub cut: Cut,
+}
+
+/// What an ending could not take, because a debt or a counter is at its bound (rule 11). Nothing, but for sums that no
+/// honest upstream reports.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cut {
+    /// Not charged.
+    pub charge: Nanos,
+    /// Not counted, by key; none with zero.
+    pub counts: Vec<Count>,
+}
+
+impl Cut {
+    /// Whether everything was taken.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }

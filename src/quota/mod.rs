@@ -28,7 +28,7 @@ pub use account::{Burst, Lot, MAX_BURST, Mode, Snapshot, Status, Throttle};
 pub use any::AnyStore;
 pub use bounded::{Bounded, BoundedCall, LeftOpen};
 pub use change::{AccountImage, ApplyAnswer, ChangeBody, CounterBalance, LoadAnswer, StoreChange};
-pub use entry::{EndedEntry, Entry, EntryKind, Moved};
+pub use entry::{Cut, EndedEntry, Entry, EntryKind, Moved};
 pub use epochs::{Epochs, NewEpoch, NewEpochs};
 pub use id::{
     AccountId, AccountIdError, ChangeSeq, Detail, Epoch, LotId, OutSeq, ReservationId, RunId,

@@ -10,7 +10,7 @@ use super::*;
 use crate::clock::UnixMs;
 use crate::money::Nanos;
 use crate::quota::ReservationId;
-use crate::quota::{EndedEntry, Entry, EntryKind, Epoch, LotId, Moved, OutSeq, Outcome};
+use crate::quota::{Cut, EndedEntry, Entry, EntryKind, Epoch, LotId, Moved, OutSeq, Outcome};
 
 fn telemetry() -> Telemetry {
     let telemetry = Telemetry::default();
@@ -47,7 +47,7 @@ fn every_metric_is_on_the_page_from_the_start_as_it_is_listed() {
 fn a_route_or_a_code_that_is_not_listed_makes_no_new_label() {
     let telemetry = telemetry();
     let metrics = &telemetry.metrics;
-    metrics.route("/sk-secret").refused("sk-secret");
+    metrics.no_route().refused("sk-secret");
     metrics.route("/openai").refused("budget_in_flight");
     let page = telemetry.render();
     for counted in [
@@ -93,6 +93,7 @@ fn ended(outcome: Outcome, charge: i64, moved: i64) -> Entry {
             charge: Nanos(charge),
             counts: Vec::new(),
             detail: "{}".into(),
+            cut: Cut::default(),
         }),
         moved: Moved {
             lots: vec![(LotId(1), Nanos(-moved))],

@@ -1,9 +1,13 @@
 //! The outbox reaches the ledger exactly once, whoever carries it and wherever they die (rule 19).
 
 use tollgate::ledger::{Committed, Flushed, Ledger};
-use tollgate::quota::{RunId, Store};
+use tollgate::money::{MAX_AMOUNT, MAX_DEBT};
+use tollgate::quota::{ReservationId, RunId, Store};
 
 use super::world::World;
+
+/// More calls than it takes to owe all that an account may.
+const FLOOD: usize = 500;
 
 pub async fn an_ending_becomes_one_record_and_moves_the_ledger(world: World) {
     let account = world.account(&[100]).await;
@@ -33,6 +37,27 @@ pub async fn a_flusher_that_dies_before_it_forgets_is_repeated_harmlessly(world:
     assert_eq!(world.flush(&account).await, 2, "the first is still there");
     assert_eq!(world.records(&account).await.len(), 2);
     world.assert_one(&account).await;
+}
+
+pub async fn more_of_the_largest_endings_than_a_balance_can_hold_are_all_recorded(world: World) {
+    let account = world.account(&[100]).await;
+    for _ in 0..FLOOD {
+        world
+            .settle(&account, ReservationId::new(), MAX_AMOUNT)
+            .await;
+    }
+    world.assert_one(&account).await;
+    let records = world.records(&account).await;
+    assert_eq!(records.len(), FLOOD);
+    let charged = records.iter().map(|(_, charged, _)| charged).sum::<i64>();
+    assert_eq!(charged, MAX_DEBT + 100);
+    let noted = "SELECT properties FROM usage_record WHERE account_id = $1";
+    let noted: Vec<(serde_json::Value,)> = world.place.rows(noted, &account).await;
+    let cut = noted.iter().filter(|(noted,)| noted["cut"].is_object());
+    assert!(cut.count() > FLOOD / 2, "what is not charged is said");
+    let aside = "SELECT seq FROM quarantine";
+    let aside: Vec<(i64,)> = world.place.all_rows(aside).await;
+    assert_eq!(aside, []);
 }
 
 #[tokio::test]

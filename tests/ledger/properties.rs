@@ -31,6 +31,7 @@ properties! {
         a_flusher_that_dies_before_it_forgets_is_repeated_harmlessly,
         what_was_read_from_another_server_is_not_committed,
         an_unreadable_detail_stops_nothing_and_is_recorded_as_that,
+        more_of_the_largest_endings_than_a_balance_can_hold_are_all_recorded,
         flushers_grants_and_checks_at_once_neither_deadlock_nor_lose_anything,
     }
     decide {

@@ -1,6 +1,7 @@
 //! The live store, whatever keeps it: one list of properties for every backend, and the backends against the engine.
 
 mod books;
+mod bounds;
 mod deadlines;
 mod differential;
 mod endings;

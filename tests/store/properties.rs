@@ -44,6 +44,13 @@ properties! {
         amounts_are_exact_at_their_bounds,
         rule_11_counters_are_exact_at_their_bounds,
     }
+    bounds {
+        an_overrun_is_charged_up_to_the_bound_of_a_debt_and_the_rest_is_said,
+        what_is_held_is_charged_whatever_is_owed,
+        a_count_goes_up_to_its_bound_and_the_rest_is_said,
+        a_settle_after_a_lapse_is_cut_as_any_other,
+        more_of_the_largest_endings_than_a_balance_can_hold_all_end,
+    }
     endings {
         rule_04_unused_goes_back_and_the_entry_says_what_moved,
         a_release_charges_nothing_and_leaves_a_record,

@@ -8,7 +8,7 @@ use super::{Admin, no_account};
 use crate::ledger::LedgerError;
 use crate::ledger::posting::Posting;
 use crate::ledger::tx::{Tx, on};
-use crate::money::{MAX_AMOUNT, MAX_BALANCE, Nanos};
+use crate::money::{MAX_AMOUNT, MAX_DEBT, Nanos};
 use crate::quota::{AccountId, ChangeBody, Moved};
 
 const BY_REF: &str =
@@ -20,9 +20,6 @@ const MOVE_DEBT: &str = "UPDATE account SET debt_nanos = debt_nanos - $2 WHERE i
 
 /// The longest reason, in characters.
 const MAX_REASON_CHARS: usize = 1000;
-/// What an account may owe, or be owed, after an adjustment. Well below [`MAX_BALANCE`]: what calls have used meanwhile
-/// and the ledger has not seen comes on top, and a numbered change must never fail in the store (rule 20).
-const MAX_DEBT: i64 = MAX_BALANCE / 2;
 
 /// Credit that is put right.
 #[derive(Debug, Clone, PartialEq, Eq)]

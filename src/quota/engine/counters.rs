@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixMs;
-use crate::money::Amount;
+use crate::money::{Amount, MAX_BALANCE};
 use crate::quota::{Count, CounterBalance, CounterKey, Line, LineState};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,9 +68,20 @@ impl Counters {
         self.move_by(&line.key, line.span.start, Amount(0), line.amount);
     }
 
-    /// Counts what was used.
-    pub fn count(&mut self, count: &Count) {
+    /// Counts what was used. Returns what would be beyond [`MAX_BALANCE`], and is not counted.
+    #[must_use = "what is not counted is said in the record"]
+    pub fn count(&mut self, count: &Count) -> Amount {
         self.move_by(&count.key, count.start, count.amount, Amount(0));
+        match self.0.get_mut(&count.key) {
+            Some(counter) if counter.start == count.start => {
+                // What the ledger has counted beyond it is not this ending's.
+                let beyond = (counter.used - Amount(MAX_BALANCE)).min(count.amount);
+                let beyond = beyond.max(Amount(0));
+                counter.used -= beyond;
+                beyond
+            }
+            _ => Amount(0),
+        }
     }
 
     /// Gives back what was held (invariant 2).

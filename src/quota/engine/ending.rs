@@ -62,22 +62,21 @@ impl Engine {
     }
 
     /// An open hold ends: by a settle, a release or a lapse.
-    fn end(&mut self, now: UnixMs, id: ReservationId, hold: &Hold, totals: Totals) -> OutSeq {
+    fn end(&mut self, now: UnixMs, id: ReservationId, hold: &Hold, mut totals: Totals) -> OutSeq {
         let (reserved, lines) = (hold.slices.total(), hold.counts());
+        let overrun = totals.overruns(reserved, &lines);
         let account = self.live(&hold.account);
         let charged = account.wallet.end(now, &hold.slices, totals.charge);
         for line in &lines {
             account.counters.give_back(line);
         }
-        for count in &totals.counts {
-            account.counters.count(count);
-        }
+        totals.charged(charged.total());
+        account.count(&mut totals);
 
         let moved = Moved {
             counters: totals.counts.clone(),
             ..charged.moved()
         };
-        let overrun = totals.overruns(reserved, &lines);
         let lapse = (totals.outcome == Outcome::Lapsed).then(|| Lapse {
             reserved,
             held: lines,
@@ -91,20 +90,25 @@ impl Engine {
 
     /// A settle comes after a lapse: what the lapse charged is known, so the difference is moved at once (rule 6).
     fn correct(&mut self, now: UnixMs, settle: &Settle, mark: &Mark, lapse: &Lapse) -> OutSeq {
-        let totals = Totals::of(settle);
+        let mut totals = Totals::of(settle);
+        let overrun = totals.overruns(lapse.reserved, &lapse.held);
         let account = self.live(&settle.account);
         let more = totals.charge - mark.ended.charge;
         let mut moved = if more >= Nanos::ZERO {
-            account.wallet.charge(now, more).moved()
+            let drawn = account.wallet.charge(now, more);
+            totals.charged(mark.ended.charge + drawn.total());
+            drawn.moved()
         } else {
             account.wallet.give_back(&lapse.charged, -more)
         };
         moved.counters = differences(&lapse.counted, &totals.counts);
-        for difference in &moved.counters {
-            account.counters.count(difference);
+        for difference in &mut moved.counters {
+            let beyond = account.counters.count(difference);
+            totals.not_counted(difference, beyond);
+            difference.amount -= beyond;
         }
+        moved.counters.retain(|count| count.amount != Amount(0));
 
-        let overrun = totals.overruns(lapse.reserved, &lapse.held);
         self.mark(now, settle.id, &totals, None);
         let entry = totals.entry(settle.id, lapse.reserved, overrun);
         self.write(now, &settle.account, entry, moved)
@@ -112,12 +116,11 @@ impl Engine {
 
     /// A settle of an id that is not known: charged at once; the ledger decides whether that was right (rules 7 and 24).
     fn charge(&mut self, now: UnixMs, settle: &Settle) -> OutSeq {
-        let totals = Totals::of(settle);
+        let mut totals = Totals::of(settle);
         let account = self.live(&settle.account);
         let drawn = account.wallet.charge(now, totals.charge);
-        for count in &totals.counts {
-            account.counters.count(count);
-        }
+        totals.charged(drawn.total());
+        account.count(&mut totals);
         let moved = Moved {
             counters: totals.counts.clone(),
             ..drawn.moved()
@@ -188,6 +191,16 @@ impl Engine {
             self.reservations.remove(&id);
         }
         self.marks.len() < before
+    }
+}
+
+impl Account {
+    /// Counts what was used, as far as the counters go.
+    fn count(&mut self, totals: &mut Totals) {
+        for count in totals.counts.clone() {
+            let beyond = self.counters.count(&count);
+            totals.not_counted(&count, beyond);
+        }
     }
 }
 

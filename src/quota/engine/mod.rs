@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixMs;
-use crate::money::Nanos;
+use crate::money::{Amount, Nanos};
 
 use super::{
     AccountId, AccountImage, AccountView, Admission, ApplyAnswer, ChangeSeq, CounterKey,
@@ -241,7 +241,10 @@ impl Engine {
         }
         account.wallet.apply(&body.moved);
         for count in &body.moved.counters {
-            account.counters.count(count);
+            let (key, start) = (&count.key, count.start);
+            account
+                .counters
+                .move_by(key, start, count.amount, Amount(0));
         }
         if let Some(withdrawal) = &body.withdraw {
             self.withdraw(now, &change.account, withdrawal);

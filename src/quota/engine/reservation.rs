@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::clock::UnixMs;
 use crate::money::{Amount, Nanos};
 use crate::quota::{
-    AccountId, Count, CounterKey, Detail, Ended, EndedEntry, EntryKind, Line, OpenHold, Outcome,
-    Progress, ReservationId, Reserve, Settle,
+    AccountId, Count, CounterKey, Cut, Detail, Ended, EndedEntry, EntryKind, Line, OpenHold,
+    Outcome, Progress, ReservationId, Reserve, Settle,
 };
 
 use super::wallet::Drawn;
@@ -81,6 +81,7 @@ impl Hold {
             charge: self.floor.max(self.metered),
             counts: without_zeros(self.lines.iter().map(count)),
             detail: self.detail.clone(),
+            cut: Cut::default(),
         }
     }
 
@@ -130,6 +131,7 @@ pub(super) struct Totals {
     /// None with zero.
     pub counts: Vec<Count>,
     pub detail: Detail,
+    pub cut: Cut,
 }
 
 impl Totals {
@@ -139,7 +141,34 @@ impl Totals {
             charge: settle.charge,
             counts: without_zeros(settle.counts.iter().cloned()),
             detail: settle.detail.clone(),
+            cut: Cut::default(),
         }
+    }
+
+    /// No more than this was charged.
+    pub fn charged(&mut self, charge: Nanos) {
+        self.cut.charge = self.charge - charge;
+        self.charge = charge;
+    }
+
+    /// So much less was counted.
+    pub fn not_counted(&mut self, count: &Count, amount: Amount) {
+        if amount == Amount(0) {
+            return;
+        }
+        for counted in &mut self.counts {
+            if is_same(counted, count) {
+                counted.amount -= amount;
+            }
+        }
+        self.counts.retain(|count| count.amount != Amount(0));
+        self.cut.counts.push(Count {
+            amount,
+            ..count.clone()
+        });
+        self.cut
+            .counts
+            .sort_by(|one, other| one.key.cmp(&other.key));
     }
 
     /// Whether it used more than was held, of credit or of any counter (invariant 5).
@@ -158,6 +187,7 @@ impl Totals {
             charge: self.charge,
             counts: self.counts,
             detail: self.detail,
+            cut: self.cut,
         })
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixMs;
-use crate::money::Nanos;
+use crate::money::{MAX_DEBT, Nanos};
 use crate::quota::{Lot, LotId, LotState, Moved};
 
 /// Where an amount came from: lots in the order they were drawn, no lot twice, none with zero; the rest is debt.
@@ -85,9 +85,11 @@ impl Wallet {
         drawn
     }
 
-    /// Charges an amount that nothing was held for.
+    /// Charges an amount that nothing was held for; what would be owed beyond [`MAX_DEBT`] is not drawn.
     pub fn charge(&mut self, now: UnixMs, charge: Nanos) -> Drawn {
-        let drawn = self.draw(now, charge);
+        let mut drawn = self.draw(now, charge);
+        let room = Nanos(MAX_DEBT) - self.debt.left - self.debt.held;
+        drawn.debt = drawn.debt.min(room.max(Nanos::ZERO));
         for (id, part) in &drawn.lots {
             self.lot(*id).left -= *part;
         }
@@ -96,7 +98,7 @@ impl Wallet {
     }
 
     /// Ends a hold: what it used is charged where it was held, in order; the rest goes back to where it came from
-    /// (invariant 2); what exceeds the hold is charged in full (invariant 5).
+    /// (invariant 2); what exceeds the hold is charged, too (invariant 5).
     pub fn end(&mut self, now: UnixMs, held: &Drawn, charge: Nanos) -> Drawn {
         let mut rest = charge;
         let mut drawn = Drawn::default();

@@ -7,7 +7,7 @@ use super::exact::{Exact, Unpacked};
 use crate::clock::UnixMs;
 use crate::money::{Amount, Nanos};
 use crate::quota::{
-    Count, EndedEntry, Entry, EntryKind, Epoch, LotId, Moved, OutSeq, Outcome, StoreError,
+    Count, Cut, EndedEntry, Entry, EntryKind, Epoch, LotId, Moved, OutSeq, Outcome, StoreError,
     Unreadable, Withdrawal,
 };
 
@@ -84,6 +84,7 @@ fn ended(fields: &mut List, written: &Written) -> Result<(EntryKind, Vec<Count>)
         charge: totals.charge,
         counts: totals.counts.clone(),
         detail: detail.into(),
+        cut: written.cut.clone(),
     };
     Ok((EntryKind::Ended(ended), totals.counts))
 }
@@ -101,9 +102,10 @@ struct Written {
     lots: Vec<(LotId, Nanos)>,
     /// `None` where the counters moved as the totals say.
     counters: Option<Vec<Count>>,
+    cut: Cut,
 }
 
-/// epoch, at, overrun, reserved, moved debt, {lot, by, …}, {key, start, by, …} or nil
+/// epoch, at, overrun, reserved, moved debt, {lot, by, …}, {key, start, by, …} or nil, {charge, key, start, by, …} or no more
 fn unpack(packed: &[u8]) -> Option<Written> {
     let mut values = Unpacked::new(packed);
     Some(Written {
@@ -116,6 +118,11 @@ fn unpack(packed: &[u8]) -> Option<Written> {
         counters: match values.take::<Option<Vec<Field>>>()? {
             None => None,
             Some(fields) => Some(moved_counters(&fields)?),
+        },
+        cut: if values.is_empty() {
+            Cut::default()
+        } else {
+            cut(&values.take::<Vec<Field>>()?)?
         },
     })
 }
@@ -160,6 +167,16 @@ fn moved_counters(fields: &[Field]) -> Option<Vec<Count>> {
         })
     };
     fields.chunks_exact(3).map(count).collect()
+}
+
+fn cut(fields: &[Field]) -> Option<Cut> {
+    let (charge, counts) = fields.split_first()?;
+    let mut counts = moved_counters(counts)?;
+    counts.sort_by(|one, other| one.key.cmp(&other.key));
+    Some(Cut {
+        charge: Nanos(charge.number()?),
+        counts,
+    })
 }
 
 struct Totals {

@@ -5,7 +5,7 @@
 use redis::Script as Hashed;
 
 use super::ClockSource;
-use crate::money::MAX_BALANCE;
+use crate::money::{MAX_BALANCE, MAX_DEBT};
 use crate::quota::ENDED_MARK_MS;
 
 /// A script, ready to be called.
@@ -92,8 +92,9 @@ impl Scripts {
 
 impl Script {
     fn new(flags: &str, prelude: &[&str], verb: &str) -> Self {
-        let constants =
-            format!("local MAX_BALANCE, ENDED_MARK_MS = '{MAX_BALANCE}', {ENDED_MARK_MS}");
+        let constants = format!(
+            "local MAX_BALANCE, MAX_DEBT, ENDED_MARK_MS = '{MAX_BALANCE}', '{MAX_DEBT}', {ENDED_MARK_MS}"
+        );
         let text = [&[flags, &constants], prelude, &[verb]].concat().join("\n");
         let hash = Hashed::new(&text).get_hash().to_owned();
         Self { text, hash }
