@@ -52,6 +52,10 @@ impl Journal {
         // It says who called what: nobody else's business.
         let options = options.create(true).read(true).append(true).mode(0o600);
         let mut file = options.open(path)?;
+        if !file.metadata()?.is_file() {
+            // A pipe would be read for ever.
+            return Err(io::Error::other("it is not a regular file"));
+        }
         file.try_lock().map_err(|error| {
             io::Error::other(format!(
                 "another process has it, or it cannot be locked: {error}"

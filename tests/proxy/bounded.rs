@@ -2,6 +2,7 @@
 //! invariants 3, 6, 8).
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 
 use tempfile::TempDir;
@@ -215,4 +216,21 @@ async fn two_sidecars_cannot_share_a_journal() {
         "{second:?}"
     );
     assert!(second.said.contains("bounded_journal"), "{second:?}");
+}
+
+#[tokio::test]
+async fn a_journal_that_is_no_file_is_refused() {
+    let outage = Outage::new().await;
+    let made = Command::new("mkfifo").arg(&outage.journal).status();
+    assert!(made.expect("mkfifo runs").success());
+    let config = outage.installation.config(&outage.settings());
+    let refused = Sidecar::try_start(&config, &[])
+        .err()
+        .expect("it is refused");
+    assert_eq!(
+        refused.status.and_then(|status| status.code()),
+        Some(2),
+        "{refused:?}"
+    );
+    assert!(refused.said.contains("not a regular file"), "{refused:?}");
 }
