@@ -11,7 +11,7 @@ use std::path::Path;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{ReservationId, Settle};
+use super::{MAX_DETAIL_BYTES, Outcome, ReservationId, Settle};
 use crate::money::MAX_AMOUNT;
 
 /// Beyond this size no further call is written down, so none goes on without the store.
@@ -164,11 +164,13 @@ fn left_open(text: &str) -> Vec<Settle> {
 /// Whether this program may have written it: the store takes its amounts as they are.
 fn is_possible(settle: &Settle) -> bool {
     let amounts = settle.counts.iter().map(|count| count.amount.0);
-    let possible = amounts
+    let bounded = amounts
         .chain([settle.charge.0])
         .all(|amount| (0..=MAX_AMOUNT).contains(&amount));
+    let by_caller = settle.outcome != Outcome::Lapsed;
+    let possible = bounded && by_caller && settle.detail.len() <= MAX_DETAIL_BYTES;
     if !possible {
-        tracing::error!(id = %settle.id, "an ending in the journal is beyond all bounds, and is left out");
+        tracing::error!(id = %settle.id, "an ending in the journal is none that a sidecar writes, and is left out");
     }
     possible
 }
@@ -178,7 +180,7 @@ mod tests {
     use super::*;
     use crate::clock::UnixMs;
     use crate::money::{Amount, Nanos};
-    use crate::quota::{Count, Outcome};
+    use crate::quota::Count;
 
     fn settle(charge: i64) -> Settle {
         Settle {
@@ -274,6 +276,26 @@ mod tests {
         drop(file);
         let (_journal, left) = Journal::open(&path).expect("the journal opens");
         assert_eq!(left, [floor]);
+    }
+
+    #[test]
+    fn what_no_sidecar_writes_is_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let lapsed = Settle {
+            outcome: Outcome::Lapsed,
+            ..settle(1)
+        };
+        let long = Settle {
+            detail: "x".repeat(MAX_DETAIL_BYTES + 1).as_str().into(),
+            ..settle(2)
+        };
+        let good = settle(3);
+        let line = |settle: Settle| serde_json::to_string(&Line::Open(settle)).unwrap() + "\n";
+        let lines: String = [lapsed, long, good.clone()].map(line).concat();
+        std::fs::write(&path, lines).unwrap();
+        let (_journal, left) = Journal::open(&path).unwrap();
+        assert_eq!(left, [good], "the engine would panic on the others");
     }
 
     #[test]
