@@ -6,6 +6,7 @@ use crate::clock::UnixMs;
 
 mod account;
 mod any;
+mod aside;
 mod bounded;
 mod change;
 pub mod embedded;
@@ -16,6 +17,7 @@ mod heartbeat;
 mod id;
 mod journal;
 mod kept;
+mod left;
 mod limit;
 pub mod redis;
 mod reservation;
