@@ -34,6 +34,8 @@ pub struct BoundedCall {
     id: ReservationId,
     account: AccountId,
     counted: Nanos,
+    /// That it cannot be put aside is said once.
+    said_so: bool,
 }
 
 impl Bounded {
@@ -90,6 +92,7 @@ impl Bounded {
             id,
             account: account.clone(),
             counted: charge,
+            said_so: false,
         }
     }
 
@@ -114,7 +117,30 @@ impl BoundedCall {
         self.warn(written);
     }
 
-    /// The store has its ending.
+    /// The ledger does not know its account: whether its ending could be put aside, for somebody to look at.
+    // holds: 5, never silent
+    pub(super) async fn put_aside(&mut self, settle: &Settle) -> bool {
+        let (bounded, settle) = (self.bounded.clone(), settle.clone());
+        let put = on_a_thread(move || bounded.journal.put_aside(settle)).await;
+        let (id, aside) = (self.id, self.bounded.journal.aside().display());
+        match &put {
+            Ok(()) => tracing::error!(
+                %id, %aside,
+                "the ledger does not know the account of a call that went on without the store: it is put aside, and \
+                 nobody is charged for it"
+            ),
+            Err(error) if !self.said_so => tracing::error!(
+                %id, %error,
+                "the ledger does not know the account of a call that went on without the store: it stays in the journal, \
+                 and is tried again"
+            ),
+            Err(_) => {}
+        }
+        self.said_so = put.is_err();
+        put.is_ok()
+    }
+
+    /// The store has its ending, or it is put aside.
     pub(super) async fn done(self) {
         let (bounded, id) = (self.bounded.clone(), self.id);
         let written = on_a_thread(move || bounded.journal.write_done(id)).await;

@@ -27,6 +27,7 @@ pub(super) struct Journal {
     file: Mutex<Appended>,
     /// What is written down, or about to be, and not done. Locked after `file`, never before.
     open: Mutex<HashSet<ReservationId>>,
+    aside: Aside,
 }
 
 #[derive(Debug)]
@@ -46,7 +47,7 @@ pub(super) enum Line {
     Open(Settle),
     /// This is how it ended.
     Ended(Settle),
-    /// The store has its ending.
+    /// The store has its ending, or never will and it is put aside.
     Done(ReservationId),
     /// These lines of this file, counted from 1, are put aside, and need not be again.
     Aside(Vec<u64>),
@@ -72,9 +73,10 @@ impl Journal {
         let mut written = Vec::new();
         file.read_to_end(&mut written)?;
         let Left { open, aside, bytes } = Left::read(&written);
+        let kept_aside = Aside::of(path);
         if !aside.is_empty() {
             // Before anything is taken from the file: where it fails, the file stays as it is.
-            put_aside(path, &Aside::of(path), &aside)?;
+            put_aside(path, &kept_aside, &aside)?;
         }
         let mut appended = Appended {
             file,
@@ -92,6 +94,7 @@ impl Journal {
         let journal = Self {
             file: Mutex::new(appended),
             open: Mutex::new(open.iter().map(|settle| settle.id).collect()),
+            aside: kept_aside,
         };
         Ok((journal, open))
     }
@@ -116,6 +119,18 @@ impl Journal {
     /// Writes down how a call ended.
     pub fn write_ended(&self, settle: Settle) -> io::Result<()> {
         self.file.lock().write(&Line::Ended(settle))
+    }
+
+    /// Puts the ending of a call aside, as the journal has it.
+    pub fn put_aside(&self, settle: Settle) -> io::Result<()> {
+        let line = line_of(&Line::Ended(settle))?;
+        let _one_at_a_time = self.file.lock();
+        self.aside.put(&line)
+    }
+
+    /// Where lines are put aside.
+    pub fn aside(&self) -> &Path {
+        self.aside.path()
     }
 
     /// The store has the ending of a call. The last one empties the file.
