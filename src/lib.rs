@@ -34,6 +34,8 @@ pub mod mock;
 #[cfg(all(test, feature = "proxy"))]
 mod model;
 #[cfg(feature = "proxy")]
+mod own_file;
+#[cfg(feature = "proxy")]
 pub mod price;
 #[cfg(feature = "proxy")]
 pub mod proxy;

@@ -4,7 +4,7 @@
 //! in it is for commands alone: where the owner listens, and the token that shows that they may read this file.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,9 +13,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use super::failure::Failure;
+use crate::own_file::{self, MODE};
 
-/// Nobody else reads the token.
-const MODE: u32 = 0o600;
 /// How long an owner may take to say where it listens, or, if it is a command, to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_EACH: Duration = Duration::from_millis(20);
@@ -48,6 +47,13 @@ pub(super) struct Lease {
     _file: File,
 }
 
+/// What came of one attempt to take the lease.
+enum Taken {
+    Us(Lease),
+    /// Somebody else, who says in here who it is.
+    By(File),
+}
+
 /// Who has the lease.
 pub(super) enum Holder {
     Us(Lease),
@@ -70,13 +76,12 @@ impl Lease {
         let until = Instant::now() + PATIENCE;
         loop {
             let failed = |error| Failure::Usage(format!("{}: {error}", path.display()));
-            if let Some(lease) = Self::try_take(&path, file).map_err(failed)? {
-                return Ok(Holder::Us(lease));
-            }
+            let mut said = match Self::try_take(&path, file).map_err(failed)? {
+                Taken::Us(lease) => return Ok(Holder::Us(lease)),
+                Taken::By(said) => said,
+            };
             // What is half written, or not written yet, is read again.
-            let said = fs::read_to_string(&path).unwrap_or_default();
-            let owner: Option<Owner> = serde_json::from_str(&said).ok();
-            if let Some(listens) = owner.and_then(|owner| owner.listens) {
+            if let Some(listens) = read(&mut said) {
                 return Ok(Holder::Sidecar(listens));
             }
             if Instant::now() >= until {
@@ -86,17 +91,22 @@ impl Lease {
         }
     }
 
-    fn try_take(path: &Path, file: &Path) -> io::Result<Option<Self>> {
-        let Some(said) = locked(path)? else {
-            return Ok(None);
-        };
-        let Some(file) = locked(file)? else {
-            return Ok(None);
-        };
+    fn try_take(path: &Path, file: &Path) -> io::Result<Taken> {
+        let mut access = OpenOptions::new();
+        access.read(true).write(true);
+        let said = own_file::open(path, &access)?;
+        if !lock(&said)? {
+            return Ok(Taken::By(said));
+        }
+        // It may be a link: that is the name which the operator has chosen.
+        let file = access.create(true).mode(MODE).open(file)?;
+        if !lock(&file)? {
+            return Ok(Taken::By(said));
+        }
         said.set_permissions(Permissions::from_mode(MODE))?;
         let mut lease = Self { said, _file: file };
         lease.write(None)?;
-        Ok(Some(lease))
+        Ok(Taken::Us(lease))
     }
 
     /// From now on commands find the owner.
@@ -120,16 +130,21 @@ impl Drop for Lease {
     }
 }
 
-/// Opens a file, makes it where there is none, and locks it; `None` where another process has it.
-fn locked(path: &Path) -> io::Result<Option<File>> {
-    let mut open = OpenOptions::new();
-    let open = open.read(true).write(true).create(true).truncate(false);
-    let file = open.mode(MODE).open(path)?;
+/// Locks a file; false where another process has it.
+fn lock(file: &File) -> io::Result<bool> {
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+/// Where the owner says that it listens: read from the file that was looked at, whatever has its name by now.
+fn read(said: &mut File) -> Option<Listens> {
+    let mut text = String::new();
+    said.read_to_string(&mut text).ok()?;
+    let owner: Owner = serde_json::from_str(&text).ok()?;
+    owner.listens
 }
 
 /// Beside the file itself, also where that is named by a link.
@@ -142,6 +157,8 @@ fn path(file: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     fn listens() -> Listens {
@@ -202,10 +219,60 @@ mod tests {
         // Nor does a lease that is gone make a second owner, or another name that no link shows.
         let other = folder.path().join("c.db");
         fs::hard_link(&file, &other).unwrap();
-        assert!(Lease::try_take(&path(&other), &other).unwrap().is_none());
+        let is_ours =
+            |file: &Path| matches!(Lease::try_take(&path(file), file).unwrap(), Taken::Us(_));
+        assert!(!is_ours(&other));
         fs::remove_file(path(&file)).unwrap();
-        assert!(Lease::try_take(&path(&file), &file).unwrap().is_none());
+        assert!(!is_ours(&file));
         drop(lease);
-        assert!(Lease::try_take(&path(&other), &other).unwrap().is_some());
+        assert!(is_ours(&other));
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_is_a_link_or_no_regular_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, target) = (folder.path().join("a.db"), folder.path().join("target"));
+        fs::write(&target, "theirs").unwrap();
+        fs::set_permissions(&target, Permissions::from_mode(0o644)).unwrap();
+        let refused = async || match Lease::take(&file).await {
+            Err(refused) => refused.to_string(),
+            Ok(_) => panic!("it is taken"),
+        };
+        std::os::unix::fs::symlink(&target, path(&file)).unwrap();
+        let said = refused().await;
+        assert!(said.contains("a.db.lease"), "{said}");
+        assert!(said.contains("not a regular file"), "{said}");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "theirs");
+        let mode = fs::metadata(&target).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644);
+        // Nor is one made where a link points.
+        fs::remove_file(&target).unwrap();
+        refused().await;
+        assert!(!target.exists());
+
+        fs::remove_file(path(&file)).unwrap();
+        let pipe = Command::new("mkfifo").arg(path(&file)).status();
+        assert!(pipe.unwrap().success());
+        let said = refused().await;
+        assert!(said.contains("not a regular file"), "{said}");
+        fs::remove_file(path(&file)).unwrap();
+        assert!(matches!(Lease::take(&file).await, Ok(Holder::Us(_))));
+    }
+
+    #[tokio::test]
+    async fn a_holder_is_read_from_the_file_that_is_locked() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.db");
+        let Ok(Holder::Us(mut lease)) = Lease::take(&file).await else {
+            panic!("nobody has it");
+        };
+        lease.say(listens()).unwrap();
+        let Ok(Taken::By(mut said)) = Lease::try_take(&path(&file), &file) else {
+            panic!("it is taken");
+        };
+        // What the name stands for meanwhile is not what was looked at.
+        fs::remove_file(path(&file)).unwrap();
+        fs::write(path(&file), "{}").unwrap();
+        assert_eq!(read(&mut said), Some(listens()));
     }
 }

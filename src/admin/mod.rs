@@ -195,13 +195,20 @@ async fn run(cli: Cli, output: &Output) -> Result<u8, Failure> {
 
 /// Runs a command on what its process has.
 async fn run_at(place: &Place, typed: Typed, output: &Output) -> Result<(), Failure> {
-    let text = typed.file.unwrap_or_default();
     match typed.command {
         Command::Demo(_) | Command::Serve | Command::Check => Err(Failure::Usage(
             "this command is for a process of its own".into(),
         )),
         Command::Migrate(arguments) => migrate::run(place, &arguments, output).await,
-        Command::Apply(arguments) => apply::run(place, &arguments, &text, output).await,
+        Command::Apply(arguments) => {
+            let text = typed.file.ok_or_else(|| {
+                Failure::Usage(format!(
+                    "{}: its text was not sent along: ask with `tollgate apply` itself",
+                    arguments.catalog.display()
+                ))
+            })?;
+            apply::run(place, &arguments, &text, output).await
+        }
         Command::Account(command) => account::run(place, command, output).await,
         Command::Key(command) => key::run(place, command, output).await,
         Command::Grant(arguments) => grant::run(place, arguments, output).await,

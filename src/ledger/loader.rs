@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, OnceCell, Semaphore};
 use tokio::time::{Instant, sleep};
 
 use super::{Ledger, LedgerError};
-use crate::quota::{AccountId, Epoch, LoadAnswer, ShardId, Store, StoreError};
+use crate::quota::{AccountId, Epoch, LoadAnswer, NotLoaded, ShardId, Store, StoreError};
 
 /// Loads that may be at the ledger at once.
 const LOADS_AT_ONCE: usize = 8;
@@ -44,6 +44,18 @@ pub enum LoadError {
     /// The outbox did not empty in time.
     #[error("endings of an earlier epoch wait in the outbox: they must reach the ledger first")]
     Undrained,
+}
+
+impl From<LoadError> for NotLoaded {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::NoAccount => Self::NoAccount,
+            LoadError::Ledger(_)
+            | LoadError::Store(_)
+            | LoadError::Behind
+            | LoadError::Undrained => Self::Away,
+        }
+    }
 }
 
 /// Whoever can carry a shard's outbox to the ledger.

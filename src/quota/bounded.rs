@@ -19,8 +19,9 @@ use crate::money::Nanos;
 #[derive(Debug)]
 pub struct Bounded {
     journal: Journal,
-    /// What each account's calls may use, or have used, that the store does not know of yet.
-    used: Mutex<HashMap<AccountId, Nanos>>,
+    /// What each account's calls may use, or have used, that the store does not know of yet: nanos, and wider than those,
+    /// since a journal may have left any number of calls.
+    used: Mutex<HashMap<AccountId, i128>>,
 }
 
 /// What a process that was killed has left to settle, and its call.
@@ -33,6 +34,8 @@ pub struct BoundedCall {
     id: ReservationId,
     account: AccountId,
     counted: Nanos,
+    /// That it cannot be put aside is said once.
+    said_so: bool,
 }
 
 impl Bounded {
@@ -64,7 +67,7 @@ impl Bounded {
         // Counted first: of two at once, neither can overlook the other.
         let used = self.used.lock().get(account).copied();
         // Not there any more: it cost nothing, and another one that cost nothing has taken the account's line away.
-        let fits = used.unwrap_or_default() <= bound;
+        let fits = used.unwrap_or_default() <= i128::from(bound.0);
         fits.then(|| {
             self.journal.begin(id);
             call
@@ -83,18 +86,19 @@ impl Bounded {
         account: &AccountId,
         charge: Nanos,
     ) -> BoundedCall {
-        *self.used.lock().entry(account.clone()).or_default() += charge;
+        *self.used.lock().entry(account.clone()).or_default() += i128::from(charge.0);
         BoundedCall {
             bounded: self.clone(),
             id,
             account: account.clone(),
             counted: charge,
+            said_so: false,
         }
     }
 
     /// What is counted of an account.
     #[cfg(test)]
-    fn used(&self, account: &AccountId) -> Nanos {
+    fn used(&self, account: &AccountId) -> i128 {
         self.used.lock().get(account).copied().unwrap_or_default()
     }
 }
@@ -113,7 +117,30 @@ impl BoundedCall {
         self.warn(written);
     }
 
-    /// The store has its ending.
+    /// The ledger does not know its account: whether its ending could be put aside, for somebody to look at.
+    // holds: 5, never silent
+    pub(super) async fn put_aside(&mut self, settle: &Settle) -> bool {
+        let (bounded, settle) = (self.bounded.clone(), settle.clone());
+        let put = on_a_thread(move || bounded.journal.put_aside(settle)).await;
+        let (id, aside) = (self.id, self.bounded.journal.aside().display());
+        match &put {
+            Ok(()) => tracing::error!(
+                %id, %aside,
+                "the ledger does not know the account of a call that went on without the store: it is put aside, and \
+                 nobody is charged for it"
+            ),
+            Err(error) if !self.said_so => tracing::error!(
+                %id, %error,
+                "the ledger does not know the account of a call that went on without the store: it stays in the journal, \
+                 and is tried again"
+            ),
+            Err(_) => {}
+        }
+        self.said_so = put.is_err();
+        put.is_ok()
+    }
+
+    /// The store has its ending, or it is put aside.
     pub(super) async fn done(self) {
         let (bounded, id) = (self.bounded.clone(), self.id);
         let written = on_a_thread(move || bounded.journal.write_done(id)).await;
@@ -123,9 +150,9 @@ impl BoundedCall {
     fn recount(&mut self, charge: Nanos) {
         let mut used = self.bounded.used.lock();
         let of_account = used.entry(self.account.clone()).or_default();
-        *of_account += charge - self.counted;
+        *of_account += i128::from(charge.0) - i128::from(self.counted.0);
         self.counted = charge;
-        if *of_account == Nanos::ZERO {
+        if *of_account == 0 {
             used.remove(&self.account);
         }
     }
@@ -151,6 +178,7 @@ async fn on_a_thread(write: impl FnOnce() -> io::Result<()> + Send + 'static) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::money::MAX_AMOUNT;
     use crate::quota::Outcome;
 
     #[tokio::test]
@@ -169,7 +197,7 @@ mod tests {
         assert!(admit(&account, 41).is_none());
         let second = admit(&account, 40).unwrap();
         assert!(admit(&other, 100).is_some(), "each account has its own");
-        assert_eq!(bounded.used(&other), Nanos::ZERO);
+        assert_eq!(bounded.used(&other), 0);
 
         let settle = Settle {
             id: first.id,
@@ -181,16 +209,38 @@ mod tests {
         };
         bounded.write_down(settle.clone()).await.unwrap();
         first.ended(&settle).await;
-        assert_eq!(
-            bounded.used(&account),
-            Nanos(50),
-            "what it used still counts"
-        );
+        assert_eq!(bounded.used(&account), 50, "what it used still counts");
         assert!(admit(&account, 51).is_none());
         first.done().await;
         drop(second);
-        assert_eq!(bounded.used(&account), Nanos::ZERO);
+        assert_eq!(bounded.used(&account), 0);
         assert!(admit(&account, 100).is_some());
+    }
+
+    #[test]
+    fn a_journal_that_leaves_more_than_an_amount_can_be_is_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let account: AccountId = "one".parse().unwrap();
+        let line = |_| {
+            let settle = Settle {
+                id: ReservationId::new(),
+                account: account.clone(),
+                outcome: Outcome::Settled,
+                charge: Nanos(MAX_AMOUNT),
+                counts: Vec::new(),
+                detail: "{}".into(),
+            };
+            serde_json::json!({ "open": settle }).to_string() + "\n"
+        };
+        let lines: String = (0..1100).map(line).collect();
+        std::fs::write(&path, lines).unwrap();
+        let (bounded, left) = Bounded::open(&path).unwrap();
+        assert_eq!(left.len(), 1100);
+        let admit = || bounded.admit(ReservationId::new(), &account, Nanos(1), Nanos(100));
+        assert!(admit().is_none());
+        drop(left);
+        assert!(admit().is_some(), "all is counted back");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::clock::UnixMs;
 
 mod account;
 mod any;
+mod aside;
 mod bounded;
 mod change;
 pub mod embedded;
@@ -16,6 +17,7 @@ mod heartbeat;
 mod id;
 mod journal;
 mod kept;
+mod left;
 mod limit;
 pub mod redis;
 mod reservation;
@@ -37,7 +39,7 @@ pub use id::{
 pub use kept::Kept;
 pub use limit::{CounterKey, Limit, NameError, Resource, Scope, Span, Window};
 pub use reservation::{Ending, Metered, Reservation};
-pub use settler::{Settler, SettlerSettings, Surroundings};
+pub use settler::{NotLoaded, Settler, SettlerSettings, Surroundings};
 pub use sweeper::{Sweeper, SweeperSettings};
 pub use verb::{
     Admission, Count, Ended, ExpireAnswer, ExpiredLot, LapseAnswer, Line, LineState, Outcome,

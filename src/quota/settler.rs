@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
+use super::bounded::BoundedCall;
 use super::heartbeat::Heart;
 use super::kept::{Kept, KeptEnding};
 use super::reservation::{Closing, LiveCalls};
@@ -20,10 +21,21 @@ use super::{
 };
 use crate::money::Nanos;
 
+/// Why a cold account was not made live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotLoaded {
+    /// The ledger does not know it.
+    #[error("there is no such account")]
+    NoAccount,
+    /// For now: the store or the ledger is away, or one is behind the other.
+    #[error("the store or the ledger is away")]
+    Away,
+}
+
 /// What the settler asks of the rest of the sidecar, and tells it.
 pub trait Surroundings: Send + Sync + 'static {
     /// Makes a cold account live.
-    fn load(&self, account: &AccountId) -> impl Future<Output = Result<(), String>> + Send;
+    fn load(&self, account: &AccountId) -> impl Future<Output = Result<(), NotLoaded>> + Send;
     /// An ending is in this shard's outbox.
     fn outbox_grew(&self, shard: ShardId);
     /// The store acknowledged an ending, so long after it was handed over.
@@ -189,7 +201,7 @@ impl<S: Store + 'static, E: Surroundings> Ender<S, E> {
         if let Some(call) = &mut closing.bounded {
             call.ended(&settle).await;
         }
-        let acknowledged = self.settle(&settle).await;
+        let acknowledged = self.settle(&settle, closing.bounded.as_mut()).await;
         self.surroundings
             .ended(settle.outcome, handed_over.elapsed());
         if let Some(acknowledged) = acknowledged {
@@ -212,7 +224,7 @@ impl<S: Store + 'static, E: Surroundings> Ender<S, E> {
             for ending in self.kept.take_outlived(shard, epoch) {
                 let ender = self.clone();
                 tokio::spawn(async move {
-                    if let Some(acknowledged) = ender.settle(&ending.settle).await {
+                    if let Some(acknowledged) = ender.settle(&ending.settle, None).await {
                         ender.surroundings.settled_again();
                         ender.keep(ending.settle, acknowledged, ending.permit);
                     }
@@ -235,8 +247,13 @@ impl<S: Store + 'static, E: Surroundings> Ender<S, E> {
         self.surroundings.outbox_grew(shard);
     }
 
-    /// Repeats an ending until the store has acknowledged it; `None` where it never can.
-    async fn settle(&self, settle: &Settle) -> Option<(Epoch, OutSeq)> {
+    /// Repeats an ending until the store has acknowledged it; `None` where it never can, which the ending of a bounded
+    /// call is put aside for.
+    async fn settle(
+        &self,
+        settle: &Settle,
+        mut bounded: Option<&mut BoundedCall>,
+    ) -> Option<(Epoch, OutSeq)> {
         let mut pause = RETRY_AT_FIRST;
         loop {
             // The turn is given back while it waits: what one shard cannot take must not keep others' endings.
@@ -246,9 +263,18 @@ impl<S: Store + 'static, E: Surroundings> Ender<S, E> {
             match attempt {
                 Attempt::Acknowledged(epoch, seq) => return Some((epoch, seq)),
                 Attempt::Refused => return None,
-                Attempt::Cold if self.surroundings.load(&settle.account).await.is_ok() => continue,
-                // Away, lost, or cold with the ledger away: what keeps it so is said once, by whoever watches that.
-                Attempt::Cold | Attempt::Unsure => {}
+                Attempt::Cold => match self.surroundings.load(&settle.account).await {
+                    Ok(()) => continue,
+                    // Its journal would keep it for ever, and each start would try it again.
+                    Err(NotLoaded::NoAccount)
+                        if is_put_aside(bounded.as_deref_mut(), settle).await =>
+                    {
+                        return None;
+                    }
+                    Err(_) => {}
+                },
+                // Away, or lost: what keeps it so is said once, by whoever watches that.
+                Attempt::Unsure => {}
             }
             sleep(pause).await;
             pause = (pause * 2).min(RETRY_AT_MOST);
@@ -288,6 +314,14 @@ impl<S: Store + 'static, E: Surroundings> Ender<S, E> {
         } else {
             Attempt::Unsure
         }
+    }
+}
+
+/// Whether it was a bounded call, and is put aside now.
+async fn is_put_aside(call: Option<&mut BoundedCall>, settle: &Settle) -> bool {
+    match call {
+        Some(call) => call.put_aside(settle).await,
+        None => false,
     }
 }
 

@@ -75,3 +75,18 @@ async fn a_file_that_a_command_names_is_read_where_it_was_typed() {
     );
     home.run(&["account", "create", "acme", "--plan", "project"]);
 }
+
+#[tokio::test]
+async fn an_owner_that_is_asked_to_apply_without_the_file_says_so() {
+    let home = Embedded::new();
+    let sidecar = home.sidecar();
+    let lease = std::fs::read(home.path().join("tollgate.db.lease")).unwrap();
+    let lease: Value = serde_json::from_slice(&lease).unwrap();
+    let token = lease["listens"]["token"].as_str().unwrap();
+    let url = format!("{}/admin/v1/command", sidecar.control);
+    let arguments = json!({ "arguments": ["tollgate", "apply", "plans.toml"] });
+    let answer = post(url, &arguments).key(token).send().await.is(200).json();
+    assert_eq!(answer["code"], 2, "{answer}");
+    let said = answer["stderr"].as_str().unwrap();
+    assert!(said.contains("plans.toml"), "{said}");
+}

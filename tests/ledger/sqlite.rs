@@ -290,3 +290,30 @@ async fn a_journal_gives_back_what_it_was_given_in_its_order() {
     let groups = journal.groups(GroupSeq(0), 10).await.unwrap();
     assert_eq!(groups, [group(600)]);
 }
+
+#[tokio::test]
+async fn a_journal_refuses_what_its_snapshots_or_its_last_group_have_passed() {
+    let (_folder, file) = migrated(Durability::Power).await;
+    let journal = SqliteJournal::new(Arc::new(file));
+    let group = |seq: i64| Group {
+        seq: GroupSeq(seq),
+        body: vec![0],
+    };
+    let snapshot = ShardSnapshot {
+        shard: ShardId(3),
+        after: GroupSeq(5),
+        body: vec![0],
+    };
+    journal.keep(snapshot).await.unwrap();
+    // A store that is opened would pass over these: they would be lost.
+    for passed in [4, 5] {
+        assert!(journal.commit(group(passed)).await.is_err(), "{passed}");
+    }
+    journal.commit(group(6)).await.unwrap();
+    journal.commit(group(8)).await.unwrap();
+    for passed in [6, 7, 8] {
+        assert!(journal.commit(group(passed)).await.is_err(), "{passed}");
+    }
+    let groups = journal.groups(GroupSeq(0), 10).await.unwrap();
+    assert_eq!(groups, [group(6), group(8)]);
+}

@@ -2,6 +2,7 @@
 //! invariants 3, 6, 8).
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 
 use tempfile::TempDir;
@@ -215,4 +216,62 @@ async fn two_sidecars_cannot_share_a_journal() {
         "{second:?}"
     );
     assert!(second.said.contains("bounded_journal"), "{second:?}");
+}
+
+#[tokio::test]
+async fn a_journal_that_is_no_file_is_refused() {
+    let outage = Outage::new().await;
+    let made = Command::new("mkfifo").arg(&outage.journal).status();
+    assert!(made.expect("mkfifo runs").success());
+    let config = outage.installation.config(&outage.settings());
+    let refused = Sidecar::try_start(&config, &[])
+        .err()
+        .expect("it is refused");
+    assert_eq!(
+        refused.status.and_then(|status| status.code()),
+        Some(2),
+        "{refused:?}"
+    );
+    assert!(refused.said.contains("not a regular file"), "{refused:?}");
+}
+
+/// A line of a call whose account the ledger does not know.
+fn of_nobody(id: &str) -> String {
+    let settle = serde_json::json!({
+        "id": id, "account": "nobody", "outcome": "settled", "charge": 5, "counts": [], "detail": "{}",
+    });
+    serde_json::json!({ "ended": settle }).to_string() + "\n"
+}
+
+#[tokio::test]
+async fn a_call_of_an_account_that_the_ledger_does_not_know_is_put_aside() {
+    const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+    let outage = Outage::new().await;
+    let line = of_nobody(ID);
+    std::fs::write(&outage.journal, &line).unwrap();
+    let aside = PathBuf::from(format!("{}.aside", outage.journal.display()));
+    // It cannot be written there so far.
+    std::fs::create_dir(&aside).unwrap();
+    let sidecar = outage.sidecar();
+    until("it says that it cannot", async || {
+        let said = sidecar.said();
+        let failed = |line: &&str| line.contains(ID) && line.contains("bounded.jsonl.aside");
+        said.lines().find(failed).map(drop)
+    })
+    .await;
+    assert!(length(&outage.journal) > 0, "it is kept");
+    std::fs::remove_dir(&aside).unwrap();
+    until("the journal is empty", async || {
+        (length(&outage.journal) == 0).then_some(())
+    })
+    .await;
+    let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("a line");
+    let put = std::fs::read_to_string(&aside).expect("it is put aside");
+    assert_eq!(read(&put), read(&line));
+    until("it says so", async || {
+        let said = sidecar.said();
+        let error = |line: &&str| line.contains("ERROR") && line.contains(ID);
+        said.lines().find(error).map(drop)
+    })
+    .await;
 }

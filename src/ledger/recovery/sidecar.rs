@@ -11,9 +11,9 @@ use crate::clock::Clock;
 use crate::ledger::{Applier, Flusher, Keeper, Loader, MemoryLedger};
 use crate::money::Nanos;
 use crate::quota::{
-    AccountId, Admission, Ended, Ending, Kept, Metered, Outcome, Reservation, ReservationId,
-    Reserve, Reserved, Settler, SettlerSettings, ShardId, Store, Surroundings, Sweeper,
-    SweeperSettings, Version,
+    AccountId, Admission, Ended, Ending, Kept, Metered, NotLoaded, Outcome, Reservation,
+    ReservationId, Reserve, Reserved, Settler, SettlerSettings, ShardId, Store, Surroundings,
+    Sweeper, SweeperSettings, Version,
 };
 
 pub(super) const DEADLINE: Duration = Duration::from_mins(1);
@@ -67,9 +67,8 @@ pub(super) struct Around {
 }
 
 impl Surroundings for Around {
-    async fn load(&self, account: &AccountId) -> Result<(), String> {
-        let loaded = self.loader.load(account).await;
-        loaded.map_err(|error| error.to_string())
+    async fn load(&self, account: &AccountId) -> Result<(), NotLoaded> {
+        Ok(self.loader.load(account).await?)
     }
 
     fn outbox_grew(&self, shard: ShardId) {

@@ -14,7 +14,12 @@ use crate::ledger::LedgerError;
 use crate::quota::ShardId;
 use crate::quota::embedded::{Group, GroupSeq, Journal, JournalError, ShardSnapshot};
 
-const COMMIT: &str = "INSERT INTO journal_group (seq, body) VALUES (?1, ?2)";
+/// Nothing that a snapshot has passed already, or that does not follow the last group: whoever reads the journal again
+/// would leave it out, or read it in another order.
+const COMMIT: &str = "\
+    INSERT INTO journal_group (seq, body) SELECT ?1, ?2 \
+    WHERE NOT EXISTS (SELECT 1 FROM journal_group WHERE seq >= ?1) \
+    AND NOT EXISTS (SELECT 1 FROM journal_snapshot WHERE after_seq >= ?1)";
 const KEEP: &str = "\
     INSERT INTO journal_snapshot (shard, after_seq, body) VALUES (?1, ?2, ?3) \
     ON CONFLICT (shard) DO UPDATE SET after_seq = excluded.after_seq, body = excluded.body \
@@ -60,8 +65,13 @@ impl SqliteJournal {
 
 impl Journal for SqliteJournal {
     async fn commit(&self, group: Group) -> Result<(), JournalError> {
-        let query = sqlx::query(COMMIT).bind(group.seq.0).bind(group.body);
-        self.write(query).await?;
+        let GroupSeq(seq) = group.seq;
+        let query = sqlx::query(COMMIT).bind(seq).bind(group.body);
+        if self.write(query).await? == 0 {
+            return Err(JournalError(format!(
+                "it has a group or a snapshot as late as group {seq}: has another process written to this file?"
+            )));
+        }
         Ok(())
     }
 

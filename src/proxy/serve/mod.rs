@@ -30,8 +30,8 @@ use crate::config::{Config, Route, StoreDown};
 use crate::ledger::{Applier, Auditor, Expiry, Flusher, Keeper, Ledger, Loader};
 use crate::listener;
 use crate::quota::{
-    AccountId, Bounded, Ended, Ending, Kept, LeftOpen, Outcome, Settler, SettlerSettings, ShardId,
-    Store, Surroundings, Sweeper, SweeperSettings,
+    AccountId, Bounded, Ended, Ending, Kept, LeftOpen, NotLoaded, Outcome, Settler,
+    SettlerSettings, ShardId, Store, Surroundings, Sweeper, SweeperSettings,
 };
 use crate::telemetry::{Metrics, Telemetry, Tracer};
 
@@ -380,11 +380,8 @@ struct Around<S, L> {
 }
 
 impl<S: Store + 'static, L: Ledger + 'static> Surroundings for Around<S, L> {
-    async fn load(&self, account: &AccountId) -> Result<(), String> {
-        self.loader
-            .load(account)
-            .await
-            .map_err(|error| error.to_string())
+    async fn load(&self, account: &AccountId) -> Result<(), NotLoaded> {
+        Ok(self.loader.load(account).await?)
     }
 
     fn outbox_grew(&self, shard: ShardId) {
