@@ -10,6 +10,7 @@
 //! - [`config`], [`telemetry`]: what the operator says, and what the operator sees.
 //! - [`proxy`]: a call's path through all of these, and the doors it comes in by.
 //! - [`listener`]: the accept loop of every door. It knows nothing of what is answered.
+//! - `own_file`: opens what is kept beside another file, and follows no link.
 //! - [`mock`]: an upstream that costs nothing, for `demo` and for tests. Nothing of the product depends on it.
 //!
 //! The ten invariants and the protocol that keeps them are in `docs/ARCHITECTURE.md`; tests and code name them by number.

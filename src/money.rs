@@ -17,7 +17,8 @@ pub const MAX_AMOUNT: i64 = 9_000_000_000_000_000;
 /// The largest balance or counter: sums of many amounts, with room left in an `i64` for an overrun.
 pub const MAX_BALANCE: i64 = 4_000_000_000_000_000_000;
 
-/// The most that endings may make an account owe, and that an adjustment may. Both at once stay within [`MAX_BALANCE`].
+/// The most that endings may make an account owe beyond what was held for them, and that an adjustment may. Both at once
+/// stay within [`MAX_BALANCE`].
 pub const MAX_DEBT: i64 = MAX_BALANCE / 2;
 
 const NANOS_PER_CREDIT: i64 = 1_000_000_000;
