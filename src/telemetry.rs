@@ -28,7 +28,7 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// The label of a code that is not listed.
 const OTHER: &str = "other";
 /// The codes of refusals that are counted apart, as callers read them.
-const REFUSAL_CODES: [&str; 16] = [
+const REFUSAL_CODES: [&str; 17] = [
     "invalid_api_key",
     "account_suspended",
     "path_not_allowed",
@@ -38,6 +38,7 @@ const REFUSAL_CODES: [&str; 16] = [
     "rate_limit_exceeded",
     "invalid_request",
     "request_too_large",
+    "request_timeout",
     "unknown_route",
     "model_not_priced",
     "quota_unavailable",

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use rust_decimal::Decimal;
 
 use self::body::Outgoing;
+use self::framing::refuse_doubtful;
 use self::gate::{Gated, gate};
 use self::identify::Keys;
 use self::in_flight::InFlight;
@@ -27,6 +28,7 @@ mod admit;
 mod body;
 mod control;
 mod forward;
+mod framing;
 mod gate;
 mod health;
 mod identify;
@@ -98,6 +100,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         route: &Arc<Route>,
         request: Request<Incoming>,
     ) -> Result<Response<Outgoing>, Refusal> {
+        refuse_doubtful(request.headers())?;
         let mut caller = self.keys.identify(request.headers(), &*self.ledger).await?;
         let snapshot = self.snapshots.cached(&caller.identity.account);
         self.throttle(&mut caller, &snapshot)?;

@@ -98,7 +98,7 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
     let (health_door, health) = bind(config.listen.health).await?;
     let telemetry = Telemetry::new();
     let readiness = Readiness::default();
-    let drain = config.listen.drain;
+    let (drain, write_timeout) = (config.listen.drain, config.listen.write_timeout);
     let (bounded, left) = open_journal(&config)?;
     let house = Arc::new(House::new(
         &config,
@@ -143,6 +143,7 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
     let bounds = Bounds {
         connections: MAX_CONNECTIONS,
         drain,
+        write_timeout,
     };
     let service = {
         let sidecar = sidecar.clone();
