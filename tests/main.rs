@@ -4,6 +4,7 @@ mod admin;
 mod deploy;
 mod docs;
 mod embedded;
+mod fuzz;
 mod harness;
 mod ledger;
 mod outage;

@@ -89,6 +89,7 @@ fn settings(route: &Route) -> impl Iterator<Item = Setting> {
         connect_timeout,
         first_byte_timeout,
         idle_timeout,
+        body_timeout,
     } = route;
     let markup = markup_percent.map_or("none".into(), |percent| percent.to_string());
     [
@@ -110,6 +111,7 @@ fn settings(route: &Route) -> impl Iterator<Item = Setting> {
             first_byte_timeout.as_millis().to_string(),
         ),
         ("idle_timeout_ms", idle_timeout.as_millis().to_string()),
+        ("body_timeout_ms", body_timeout.as_millis().to_string()),
     ]
     .into_iter()
 }

@@ -20,22 +20,21 @@ pub struct Listen {
     pub control_token: Option<Secret>,
     /// How long calls in flight may take to end once the sidecar is told to stop.
     pub drain: Duration,
+    /// How long an answer may wait for its caller to read on.
+    pub write_timeout: Duration,
 }
 
 impl Listen {
     pub(super) fn usable(raw: RawListen) -> Result<Self, Problem> {
+        let seconds =
+            |key, typed, default, bounds| time(key, typed, default, bounds, Duration::from_secs(1));
         let listen = Self {
             proxy: address("listen.proxy", raw.proxy.as_deref(), "127.0.0.1:8080")?,
             control: address("listen.control", raw.control.as_deref(), "127.0.0.1:8081")?,
             health: address("listen.health", raw.health.as_deref(), "127.0.0.1:8082")?,
             control_token: raw.control_token.map(Secret::from),
-            drain: time(
-                "listen.drain_s",
-                raw.drain_s,
-                30,
-                0..=3600,
-                Duration::from_secs(1),
-            )?,
+            drain: seconds("listen.drain_s", raw.drain_s, 30, 0..=3600)?,
+            write_timeout: seconds("listen.write_timeout_s", raw.write_timeout_s, 60, 1..=3600)?,
         };
         if let Some(token) = &listen.control_token
             && token.expose().trim().is_empty()

@@ -34,6 +34,7 @@ pub(super) struct RawListen {
     pub(super) health: Option<String>,
     pub(super) control_token: Option<String>,
     pub(super) drain_s: Option<Whole>,
+    pub(super) write_timeout_s: Option<Whole>,
 }
 
 #[derive(Deserialize, Default)]
@@ -134,6 +135,7 @@ pub(super) struct RawRoute {
     pub(super) connect_timeout_ms: Option<Whole>,
     pub(super) first_byte_timeout_ms: Option<Whole>,
     pub(super) idle_timeout_ms: Option<Whole>,
+    pub(super) body_timeout_ms: Option<Whole>,
 }
 
 #[derive(Deserialize)]

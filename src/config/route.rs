@@ -52,8 +52,10 @@ pub struct Route {
     pub connect_timeout: Duration,
     /// How long the upstream may take to begin its answer.
     pub first_byte_timeout: Duration,
-    /// How long an answer may pause.
+    /// How long a body or an answer may pause.
     pub idle_timeout: Duration,
+    /// How long the body of a call may take as a whole.
+    pub body_timeout: Duration,
 }
 
 /// Where a route's calls go.
@@ -185,8 +187,8 @@ pub(super) fn all(raw: Vec<RawRoute>, store: &StoreConfig) -> Result<Vec<Route>,
     for (index, raw) in raw.into_iter().enumerate() {
         let key = format!("route[{index}]");
         let route = usable(&key, raw, store)?;
-        if let Some(twin) = routes.iter().find(|other| other.prefix == route.prefix) {
-            let message = format!("another route has the prefix `{}` too", twin.prefix);
+        if routes.iter().any(|other| other.prefix == route.prefix) {
+            let message = "an earlier route has the same prefix";
             return Err(Problem::new(format!("{key}.prefix"), message));
         }
         routes.push(route);
@@ -256,6 +258,7 @@ fn usable(key: &str, raw: RawRoute, store: &StoreConfig) -> Result<Route, Proble
         connect_timeout: timeout("connect_timeout_ms", raw.connect_timeout_ms, 5_000)?,
         first_byte_timeout: timeout("first_byte_timeout_ms", raw.first_byte_timeout_ms, 120_000)?,
         idle_timeout: timeout("idle_timeout_ms", raw.idle_timeout_ms, 60_000)?,
+        body_timeout: timeout("body_timeout_ms", raw.body_timeout_ms, 120_000)?,
         credential: raw
             .credential
             .map(|raw| credential(key, &raw))

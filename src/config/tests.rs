@@ -459,6 +459,17 @@ fn a_secret_is_never_shown() {
         let shown = format!("{error} {error:?}");
         assert!(!shown.contains(SECRET), "{shown}");
     }
+    // Some secrets are numbers, and then their quotes are easily forgotten.
+    for wrong in [
+        "[listen]\ncontrol_token = 4087051702",
+        "[store]\nurl = 4087051702",
+        "[[route]]\nprefix = '/a'\nmeter = 'none'\nupstream = 'http://h'\ncredential = { header = 'x', value = 4087051702 }",
+    ] {
+        let error = parse(wrong, &[]).unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("4087051702"), "{shown}");
+        assert!(shown.contains("string"), "{shown}");
+    }
 }
 
 #[test]

@@ -33,6 +33,7 @@ const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 const BOUNDS: Bounds = Bounds {
     connections: 10_000,
     drain: Duration::from_secs(1),
+    write_timeout: Duration::from_mins(1),
 };
 const MODELS: [&str; 4] = [
     "gpt-4o",

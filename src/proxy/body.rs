@@ -2,19 +2,21 @@
 //! upstream gets.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
+use http_body_util::{Full, Limited};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::in_flight::{Place, Room};
 use super::stream::StreamMeter;
+use crate::config;
 use crate::telemetry::CallSpan;
 
 /// The body of an answer to a caller.
@@ -221,6 +223,65 @@ impl Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A call's body on its way in, no larger and no slower than its route allows.
+pub struct Arriving {
+    body: Limited<Incoming>,
+    idle: Duration,
+    /// All of it must have come by then, however little it pauses.
+    deadline: Instant,
+    /// One timer for the whole body, made when it is first waited for and moved on with each piece.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+/// The caller takes too long over its body.
+#[derive(Debug, thiserror::Error)]
+#[error("the body came too slowly")]
+pub struct TooSlow;
+
+impl Arriving {
+    /// Watches `body` from now on.
+    pub fn new(body: Incoming, route: &config::Route) -> Self {
+        Self {
+            body: Limited::new(body, route.max_body_bytes),
+            idle: route.idle_timeout,
+            deadline: Instant::now() + route.body_timeout,
+            patience: None,
+        }
+    }
+}
+
+impl Body for Arriving {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = self.get_mut();
+        let until = || this.deadline.min(Instant::now() + this.idle);
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            if let Some(patience) = &mut this.patience {
+                patience.as_mut().reset(until());
+            }
+            return Poll::Ready(frame);
+        }
+        let patience = this
+            .patience
+            .get_or_insert_with(|| Box::pin(sleep_until(until())));
+        ready!(patience.as_mut().poll(cx));
+        Poll::Ready(Some(Err(TooSlow.into())))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -22,6 +22,7 @@ use crate::listener::{self, Bounds};
 const BOUNDS: Bounds = Bounds {
     connections: 256,
     drain: Duration::from_secs(1),
+    write_timeout: Duration::from_mins(1),
 };
 const NOT_BUILT: &str = r#"{"type":"about:blank","title":"Not built yet","status":501,"detail":"The decision API is not built yet; calls through the proxy listener are served.","code":"not_built_yet"}"#;
 

@@ -111,6 +111,7 @@ impl Doors {
         Bounds {
             connections: MAX_CONNECTIONS,
             drain: config.listen.drain,
+            write_timeout: config.listen.write_timeout,
         }
     }
 

@@ -150,7 +150,7 @@ impl Exchange {
         self.meter.forwarded();
         let sent = self.route.send(request).await;
         // Where it is the caller's own body that breaks off, the upstream may have done its work from what came.
-        let cut_short = matches!(sent, Err(Refusal::BodyCutShort));
+        let cut_short = matches!(sent, Err(Refusal::BodyCutShort | Refusal::BodyTooSlow));
         if sent.is_err() && !cut_short {
             self.meter.not_served();
         }

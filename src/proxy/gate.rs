@@ -1,17 +1,15 @@
 //! Gate: what the request asks for, read from it as far as its estimate needs, and whether this route meters it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, Request, header};
 use http_body::Body;
-use http_body_util::{BodyExt, Either, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Either, LengthLimitError};
 use hyper::body::Incoming;
-use tokio::time::timeout;
 
-use super::body::Kept;
+use super::body::{Arriving, Kept, TooSlow};
 use super::in_flight::{Place, Room};
 use super::meter::CallerScopes;
 use super::quote::Demand;
@@ -118,7 +116,7 @@ pub async fn gate(
 }
 
 fn passing(route: &Route, head: Parts, path: String, body: Incoming) -> Forwardable {
-    let body = Either::Right(Limited::new(body, route.config.max_body_bytes));
+    let body = Either::Right(Arriving::new(body, &route.config));
     Forwardable { head, path, body }
 }
 
@@ -196,9 +194,9 @@ async fn buffered(
 ) -> Result<(Bytes, Room), Refusal> {
     let said = body.size_hint().exact().unwrap_or(0);
     let mut room = place.room(usize::try_from(said).unwrap_or(usize::MAX))?;
-    let mut body = Limited::new(body, route.max_body_bytes);
+    let mut body = Arriving::new(body, route);
     let mut whole = BytesMut::new();
-    while let Some(piece) = next_piece(&mut body, route.idle_timeout).await? {
+    while let Some(piece) = next_piece(&mut body).await? {
         room.grow_to(whole.len() + piece.len())?;
         if whole.is_empty() && body.is_end_stream() {
             return Ok((piece, room));
@@ -211,13 +209,9 @@ async fn buffered(
     Ok((whole.freeze(), room))
 }
 
-async fn next_piece(
-    body: &mut Limited<Incoming>,
-    idle: Duration,
-) -> Result<Option<Bytes>, Refusal> {
+async fn next_piece(body: &mut Arriving) -> Result<Option<Bytes>, Refusal> {
     loop {
-        let frame = timeout(idle, body.frame()).await;
-        let frame = frame.map_err(|_| Refusal::BodyCutShort)?;
+        let frame = body.frame().await;
         match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
             None => return Ok(None),
             Some(Ok(Ok(piece))) => return Ok(Some(piece)),
@@ -226,6 +220,7 @@ async fn next_piece(
             Some(Err(error)) if error.is::<LengthLimitError>() => {
                 return Err(Refusal::BodyTooLarge);
             }
+            Some(Err(error)) if error.is::<TooSlow>() => return Err(Refusal::BodyTooSlow),
             Some(Err(_)) => return Err(Refusal::BodyCutShort),
         }
     }

@@ -24,6 +24,7 @@ use crate::telemetry::Telemetry;
 const BOUNDS: Bounds = Bounds {
     connections: 256,
     drain: Duration::from_secs(1),
+    write_timeout: Duration::from_mins(1),
 };
 
 /// What the sidecar needs.

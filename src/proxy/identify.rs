@@ -161,7 +161,10 @@ impl Keys {
     }
 }
 
-/// The hash of the caller's secret. Looking it up by hash takes the same time however much of a key is right.
+/// The hash of the caller's secret.
+///
+/// Keys are compared by their hashes alone, here and in the ledger: how long that takes tells at the most how the hash of a
+/// guess begins. Nobody can choose that without choosing anew all that follows, so no guess leads to a better one.
 fn hash_of(headers: &HeaderMap) -> Result<KeyHash, Refusal> {
     let secret = CREDENTIAL_HEADERS.iter().find_map(|name| {
         let value = headers.get(name)?.as_bytes();
@@ -176,4 +179,39 @@ fn hash_of(headers: &HeaderMap) -> Result<KeyHash, Refusal> {
         .filter(|secret| !secret.is_empty());
     let secret = secret.ok_or(Refusal::InvalidKey)?;
     Ok(KeyHash(Sha256::digest(secret).into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(secret: &str) -> [u8; 32] {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, format!("Bearer {secret}").parse().unwrap());
+        hash_of(&headers).unwrap().0
+    }
+
+    #[test]
+    fn a_key_that_is_nearly_right_is_as_far_off_as_any_other() {
+        const KEY: &str = "tg_0123456789abcdefghijklmnopqrstuv";
+        let right = hash(KEY);
+        let guesses = (0..KEY.len()).map(|at| format!("{}x{}", &KEY[..at], &KEY[at + 1..]));
+        let halves = (1..KEY.len()).map(|length| KEY[..length].to_owned());
+        for guess in guesses.chain(halves) {
+            let pairs = hash(&guess).into_iter().zip(right);
+            let bits: u32 = pairs.map(|(a, b)| (a ^ b).count_ones()).sum();
+            assert!((80..=176).contains(&bits), "{guess}: {bits} of 256 bits");
+        }
+    }
+
+    #[test]
+    fn both_ledgers_know_a_key_by_its_hash_alone() {
+        for source in [
+            include_str!("../ledger/postgres/mod.rs"),
+            include_str!("../ledger/sqlite/mod.rs"),
+        ] {
+            assert!(source.contains("WHERE api_key.hash = "));
+            assert!(!source.contains("secret"));
+        }
+    }
 }

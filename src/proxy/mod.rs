@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use rust_decimal::Decimal;
 
 use self::body::Outgoing;
+use self::framing::refuse_doubtful;
 use self::gate::{Gated, gate};
 use self::identify::Keys;
 use self::in_flight::InFlight;
@@ -28,6 +29,7 @@ mod body;
 mod control;
 mod doors;
 mod forward;
+mod framing;
 mod gate;
 mod health;
 mod identify;
@@ -110,6 +112,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         request: Request<Incoming>,
         span: &mut CallSpan,
     ) -> Result<Response<Outgoing>, Refusal> {
+        refuse_doubtful(request.headers())?;
         let mut caller = self.keys.identify(request.headers(), &*self.ledger).await?;
         span.account(&caller.identity.account);
         let snapshot = self.snapshots.cached(&caller.identity.account);

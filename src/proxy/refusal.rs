@@ -60,9 +60,20 @@ pub enum Refusal {
     /// The body is beyond the route's bound.
     #[error("the body is larger than this route takes, which its `max_body_bytes` says")]
     BodyTooLarge,
-    /// The caller broke it off, or fell silent in it.
-    #[error("the body ended too early, or paused for too long")]
+    /// The caller broke it off.
+    #[error("the body ended too early")]
     BodyCutShort,
+    /// The caller takes too long over it.
+    #[error(
+        "the body came too slowly: it paused for longer than this route's `idle_timeout_ms`, or took longer than its \
+         `body_timeout_ms`. What to do: send it faster, or have them raised"
+    )]
+    BodyTooSlow,
+    /// The head leaves in doubt where the body ends.
+    #[error(
+        "the head of this call can be read in two ways: {0}. What to do: say it once and plainly"
+    )]
+    BadFraming(&'static str),
     /// No route has such a prefix.
     #[error(
         "no route is configured for this path: it must begin with the prefix of a route, as in /openai/v1"
@@ -139,7 +150,10 @@ impl Refusal {
             Self::TooMany(_) => Kind::WindowExhausted.code(),
             Self::Overloaded(_) => "overloaded",
             Self::AboveMaxCharge { .. } => "request_exceeds_budget",
-            Self::InvalidRequest { .. } | Self::BodyCutShort => "invalid_request",
+            Self::InvalidRequest { .. } | Self::BodyCutShort | Self::BadFraming(_) => {
+                "invalid_request"
+            }
+            Self::BodyTooSlow => "request_timeout",
             Self::BodyTooLarge => "request_too_large",
             Self::UnknownRoute => "unknown_route",
             Self::ModelNotPriced(_) => "model_not_priced",
@@ -159,9 +173,11 @@ impl Refusal {
             },
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::AboveMaxCharge { .. } => settings.exhausted_status,
-            Self::InvalidRequest { .. } | Self::BodyCutShort | Self::ModelNotPriced(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::InvalidRequest { .. }
+            | Self::BodyCutShort
+            | Self::BadFraming(_)
+            | Self::ModelNotPriced(_) => StatusCode::BAD_REQUEST,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnknownRoute => StatusCode::NOT_FOUND,
             Self::QuotaUnavailable(_) | Self::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -228,6 +244,8 @@ impl Refusal {
                     | Self::PathNotAllowed(_)
                     | Self::BodyTooLarge
                     | Self::BodyCutShort
+                    | Self::BodyTooSlow
+                    | Self::BadFraming(_)
                     | Self::UnknownRoute
                     | Self::TooMany(_)
                     | Self::Overloaded(_)

@@ -8,7 +8,7 @@ use http::header::{
     TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Request, Response, Version, request};
-use http_body_util::{Either, LengthLimitError, Limited};
+use http_body_util::{Either, LengthLimitError};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -16,13 +16,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
-use super::body::Kept;
+use super::body::{Arriving, Kept, TooSlow};
 use super::identify::CREDENTIAL_HEADERS;
 use super::refusal::Refusal;
 use crate::config;
 
-/// A body that was buffered for its estimate, or one that only passes through, up to the route's bound.
-pub type UpstreamBody = Either<Kept, Limited<Incoming>>;
+/// A body that was buffered for its estimate, or one that only passes through, within the route's bounds.
+pub type UpstreamBody = Either<Kept, Arriving>;
 
 /// How long an idle connection is kept: below the five seconds after which Node servers close theirs.
 const IDLE_CONNECTION: Duration = Duration::from_secs(4);
@@ -149,6 +149,9 @@ fn why_unreachable(error: &(dyn Error + 'static)) -> Refusal {
     while let Some(error) = cause {
         if error.is::<LengthLimitError>() {
             return Refusal::BodyTooLarge;
+        }
+        if error.is::<TooSlow>() {
+            return Refusal::BodyTooSlow;
         }
         if error.downcast_ref().is_some_and(hyper::Error::is_user) {
             why = Refusal::BodyCutShort;

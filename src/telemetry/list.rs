@@ -47,7 +47,7 @@ pub const NO_ROUTE: &str = "none";
 /// What the label `code` says where a code is not listed.
 pub const OTHER: &str = "other";
 /// The codes of refusals, as callers read them.
-pub const CODES: [&str; 16] = [
+pub const CODES: [&str; 17] = [
     "invalid_api_key",
     "account_suspended",
     "path_not_allowed",
@@ -57,6 +57,7 @@ pub const CODES: [&str; 16] = [
     "rate_limit_exceeded",
     "invalid_request",
     "request_too_large",
+    "request_timeout",
     "unknown_route",
     "model_not_priced",
     "quota_unavailable",

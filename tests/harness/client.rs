@@ -15,6 +15,8 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// Between two bytes of a caller that takes its time.
+const PACE: Duration = Duration::from_millis(50);
 /// Nothing in a test takes this long unless it is stuck.
 const STUCK: Duration = Duration::from_mins(1);
 
@@ -298,6 +300,28 @@ impl Wire {
     /// Reads until the other side closes the connection, cleanly or not.
     pub async fn read_to_end(&mut self) -> Vec<u8> {
         self.read_at_most(u64::MAX).await
+    }
+
+    /// Sends these bytes one after the other, and again from the first, until the other side speaks or ends the
+    /// connection; returns all it says until that.
+    pub async fn trickle(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let answered = async {
+            for byte in bytes.iter().cycle() {
+                let came = tokio::time::timeout(PACE, self.0.readable()).await;
+                if came.is_ok() || self.try_write(&[*byte]).await.is_none() {
+                    break;
+                }
+            }
+        };
+        let answered = tokio::time::timeout(STUCK, answered).await;
+        answered.expect("nobody is waited for without an end");
+        self.read_to_end().await
+    }
+
+    /// Tells the other side that nothing more will come, and goes on reading.
+    pub async fn send_no_more(&mut self) {
+        let ended = self.0.shutdown().await;
+        ended.expect("a connection that takes an end");
     }
 
     /// Closes the connection so that the other side reads an end.

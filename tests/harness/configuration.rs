@@ -98,9 +98,16 @@ level = "{log_level}"
                 OPENAI,
                 "first_byte_timeout_ms = 300\nidle_timeout_ms = 300",
             ),
+            route("/brief-body", scripted(), OPENAI, "body_timeout_ms = 700"),
             route("/gone", NOBODY, OPENAI, ""),
             route("/flat", scripted(), FLAT, ""),
             route("/flat/small", scripted(), FLAT, "max_body_bytes = 1000"),
+            route(
+                "/flat/brief-body",
+                scripted(),
+                FLAT,
+                "body_timeout_ms = 700",
+            ),
             route("/flat/gone", NOBODY, FLAT, ""),
             route("/none", scripted(), NONE, ""),
         ];

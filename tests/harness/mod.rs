@@ -9,6 +9,7 @@ pub mod postgres;
 pub mod python;
 pub mod redis;
 pub mod relay;
+pub mod seed;
 pub mod sidecar;
 pub mod upstream;
 pub mod wait;

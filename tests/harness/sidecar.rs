@@ -178,6 +178,15 @@ impl Sidecar {
         self.said.lock().unwrap().clone()
     }
 
+    /// The most memory it has had so far, in KiB.
+    pub fn peak_memory_kib(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(status).expect("a running sidecar");
+        let mut lines = status.lines();
+        let peak = lines.find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"));
+        peak.expect("a peak").trim().parse().expect("a number")
+    }
+
     /// What readiness answers now.
     pub async fn readiness(&self) -> Answer {
         get(format!("{}/readyz", self.health)).send().await

@@ -7,11 +7,12 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
 
-use super::fault::{random_part, seed};
+use super::fault::random_part;
 use super::load::{Door, Doors, Load};
 use super::reckoning::{Seen, reckon};
 use crate::harness::configuration::Settings;
 use crate::harness::installation::Installation;
+use crate::harness::seed::seed;
 use crate::harness::sidecar::Sidecar;
 use crate::harness::wait::until_within;
 

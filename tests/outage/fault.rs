@@ -44,15 +44,6 @@ pub struct Death {
     pub at: Instant,
 }
 
-/// The seed of this run, as the environment or chance has it.
-pub fn seed() -> u64 {
-    let given = std::env::var("TOLLGATE_TEST_SEED").ok();
-    let seed = given.and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| rand::rng().random());
-    println!("TOLLGATE_TEST_SEED={seed}");
-    seed
-}
-
 /// How long the random part goes on.
 pub fn random_part() -> Duration {
     let given = std::env::var("TOLLGATE_OUTAGE_SECONDS").ok();

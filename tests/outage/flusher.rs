@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use regex::bytes::Regex;
 
-use super::fault::{Death, seed};
+use super::fault::Death;
 use super::load::{Door, Doors, Load};
 use super::reckoning::{Seen, reckon};
 use super::redis::flusher;
@@ -17,6 +17,7 @@ use crate::harness::configuration::Settings;
 use crate::harness::installation::Installation;
 use crate::harness::redis::server;
 use crate::harness::relay::Relay;
+use crate::harness::seed::seed;
 use crate::harness::sidecar::Sidecar;
 use crate::harness::wait::until_within;
 

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::fault::{Death, Fault, Loss, schedule, seed};
+use super::fault::{Death, Fault, Loss, schedule};
 use super::load::{Door, Doors, Load};
 use super::reckoning::{Seen, reckon};
 use crate::harness::configuration::Settings;
 use crate::harness::installation::Installation;
 use crate::harness::relay::Relay;
+use crate::harness::seed::seed;
 use crate::harness::sidecar::Sidecar;
 use crate::harness::wait::until_within;
 use crate::harness::{postgres, redis};

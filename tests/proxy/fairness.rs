@@ -364,8 +364,8 @@ async fn bodies_that_do_not_come_take_no_room_from_others_and_not_for_ever() {
     wire.write(&call[..call.len() - 5]).await;
     let answer = wire.read_to_end().await;
     let answer = String::from_utf8_lossy(&answer);
-    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-    assert!(answer.contains("paused for too long"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("request_timeout"), "{answer}");
 }
 
 #[tokio::test]

@@ -20,6 +20,11 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use self::connection::Connection;
+
+mod connection;
+
+/// How long the head of a call may take, and how long a connection may be kept without a call.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the accept loop rests when the machine has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -31,6 +36,8 @@ pub struct Bounds {
     pub connections: usize,
     /// How long calls in flight may take to end after the shutdown.
     pub drain: Duration,
+    /// How long an answer may wait for its caller to read on; then the connection ends.
+    pub write_timeout: Duration,
 }
 
 /// Serves until `shutdown` is done, then for as long as calls in flight need, at most [`Bounds::drain`].
@@ -91,7 +98,10 @@ pub async fn serve_each<S, B>(
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_READ_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service(peer));
+            .serve_connection(
+                TokioIo::new(Connection::new(stream, bounds.write_timeout)),
+                service(peer),
+            );
         let connection = graceful.watch(connection);
         connections.spawn(async move {
             // How a connection ends is its caller's business: what matters of a call is ended by its body.
