@@ -73,7 +73,14 @@ fn on_redis(report: &mut Report, server: &Server, race: Race, total: usize) {
     let held: Vec<Vec<usize>> = workers.iter_mut().map(Worker::held).collect();
     let elapsed = began.elapsed();
     let held = (0..race.accounts).map(|account| held.iter().map(|of| of[account]).sum());
-    say(report, "Redis", race, held.collect(), each, elapsed);
+    say(
+        report,
+        "Redis",
+        race,
+        &held.collect::<Vec<_>>(),
+        each,
+        elapsed,
+    );
 }
 
 fn embedded(report: &mut Report, race: Race, total: usize) {
@@ -93,7 +100,7 @@ fn embedded(report: &mut Report, race: Race, total: usize) {
             report,
             "embedded in memory",
             race,
-            held,
+            &held,
             each,
             began.elapsed(),
         );
@@ -105,7 +112,7 @@ fn say(
     report: &mut Report,
     store: &str,
     race: Race,
-    held: Vec<usize>,
+    held: &[usize],
     each: usize,
     elapsed: Duration,
 ) {

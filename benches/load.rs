@@ -153,7 +153,7 @@ pub fn open(calls: &Calls, connections: usize, per_second: f64, time: Duration) 
             }
             thread::sleep(meant.saturating_sub(began.elapsed()));
             caller.call(request);
-            taken.push(began.elapsed() - meant);
+            taken.push(began.elapsed().saturating_sub(meant));
         }
     })
 }

@@ -69,7 +69,12 @@ pub fn run(report: &mut Report, effort: Effort) {
             let (first, last) = (&taken[0], &taken[sizes.len() - 1]);
             let ratio = median(last.iter().zip(first).map(|(last, first)| last / first));
             let what = format!("{name}: the most accounts : one");
-            report.goal(&what, ratio, "x", Goal::AtMost(FLAT));
+            if name == "Redis" {
+                report.goal(&what, ratio, "x", Goal::AtMost(FLAT));
+            } else {
+                // An engine's answer takes a microsecond: what it misses in the processor's cache is much of that.
+                report.figure(&what, ratio, "x");
+            }
         }
         let last = sizes.len() - 1;
         let before = used_bytes(&servers[last]);

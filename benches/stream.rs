@@ -34,11 +34,11 @@ struct Streamed {
     delays_us: Vec<f64>,
 }
 
-/// What a round of a contestant came to.
+/// What a round of a contestant came to, in microseconds.
 struct Round {
-    first_byte_us: f64,
-    delay_us: f64,
-    late_delay_us: f64,
+    first_byte: f64,
+    delay: f64,
+    late_delay: f64,
 }
 
 pub fn run(report: &mut Report, effort: Effort) {
@@ -78,17 +78,17 @@ pub fn run(report: &mut Report, effort: Effort) {
     for (place, (name, ..)) in contestants.iter().enumerate() {
         report.figure(
             &format!("{name}: to the first byte, p50"),
-            of(place, |it| it.first_byte_us),
+            of(place, |it| it.first_byte),
             "us",
         );
         report.figure(
             &format!("{name}: an event on its way, p50"),
-            of(place, |it| it.delay_us),
+            of(place, |it| it.delay),
             "us",
         );
         report.figure(
             &format!("{name}: an event on its way, p99"),
-            of(place, |it| it.late_delay_us),
+            of(place, |it| it.late_delay),
             "us",
         );
         if place > 0 {
@@ -102,32 +102,32 @@ pub fn run(report: &mut Report, effort: Effort) {
     };
     report.figure(
         "added to nginx: to the first byte, p50",
-        added(|it| it.first_byte_us),
+        added(|it| it.first_byte),
         "us",
     );
     report.figure(
         "added to nginx: an event on its way, p50",
-        added(|it| it.delay_us),
+        added(|it| it.delay),
         "us",
     );
     report.figure(
         "added to nginx: an event on its way, p99",
-        added(|it| it.late_delay_us),
+        added(|it| it.late_delay),
         "us",
     );
 }
 
 fn round(streams: Vec<Streamed>) -> Round {
-    let first_byte_us = median(streams.iter().map(|stream| stream.first_byte_us));
+    let first_byte = median(streams.iter().map(|stream| stream.first_byte_us));
     let mut delays: Vec<f64> = streams
         .into_iter()
         .flat_map(|stream| stream.delays_us)
         .collect();
     delays.sort_by(f64::total_cmp);
     Round {
-        first_byte_us,
-        delay_us: delays[delays.len() / 2],
-        late_delay_us: delays[delays.len() * 99 / 100],
+        first_byte,
+        delay: delays[delays.len() / 2],
+        late_delay: delays[delays.len() * 99 / 100],
     }
 }
 
