@@ -81,7 +81,12 @@ impl Nginx {
         let lua = if modules.is_empty() {
             String::new()
         } else {
-            format!("lua_package_path '{}/?.lua;;';", at.display())
+            // Each worker has chance of its own: with the same seed they would make the same ids.
+            format!(
+                "lua_package_path '{}/?.lua;;';\n\
+                 init_worker_by_lua_block {{ math.randomseed(ngx.now() * 1000 + ngx.worker.pid()) }}",
+                at.display()
+            )
         };
         let text = format!(
             "{modules}user root;\ndaemon off;\nworker_processes {workers};\npid {folder}/pid;\nerror_log {folder}/error.log warn;\n\
