@@ -43,26 +43,39 @@ local function moved_window(account, claim, now)
   return nil
 end
 
--- What the decision sees, before this claim: balance, held of the wallet, then used and held of each line.
+-- What the decision sees, before this claim: balance, held of the wallet, then used and held of each line; and whether
+-- the lines are not built for now, as far as that can be seen from each alone.
 local function see(account, claim, now)
-  local balance, held = subtract(subtract(0, account[DEBT]), account[DEBT_HELD]), account[DEBT_HELD]
+  local held = account[DEBT_HELD]
+  local balance = subtract(0, add(account[DEBT], held))
   for lot = FIRST_LOT, lots_end(account) - 1, LOT_SIZE do
-    held = add(held, account[lot + HELD])
+    local of_lot = account[lot + HELD]
+    if of_lot ~= 0 then
+      held = add(held, of_lot)
+    end
     if is_live(account, lot, now) then
       balance = add(balance, account[lot + LEFT])
     end
   end
-  local seen, n = { balance, held }, 2
+  -- With room for five lines, because a table that grows is made anew each time.
+  local seen, n = { balance, held, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, 2
+  local is_moved, guess = false, lots_end(account)
   for line = FIRST_LINE, #claim, LINE_SIZE do
-    local counter = find_counter(account, claim[line])
-    if counter and account[counter + START] == claim[line + LINE_START] then
-      seen[n + 1], seen[n + 2] = account[counter + USED], account[counter + IN_FLIGHT]
-    else
-      seen[n + 1], seen[n + 2] = 0, 0
+    local start, used, in_flight = claim[line + LINE_START], 0, 0
+    local counter = find_counter(account, claim[line], guess)
+    if counter then
+      local known = account[counter + START]
+      if known == start then
+        used, in_flight = account[counter + USED], account[counter + IN_FLIGHT]
+      end
+      is_moved = is_moved or known > start
+      guess = counter + COUNTER_SIZE
     end
+    is_moved = is_moved or start > now or now >= claim[line + LINE_END]
+    seen[n + 1], seen[n + 2] = used, in_flight
     n = n + 2
   end
-  return seen
+  return seen, n, is_moved
 end
 
 -- Whether wallet and every line have room. What asks for nothing always fits. `cap` takes the place of the limits.
@@ -74,7 +87,7 @@ local function has_room(seen, claim, overage, cap)
   local n = 3
   for line = FIRST_LINE, #claim, LINE_SIZE do
     local amount = claim[line + LINE_AMOUNT]
-    if amount ~= 0 and less(cap or claim[line + LINE_LIMIT], add(add(seen[n], seen[n + 1]), amount)) then
+    if amount ~= 0 and not is_within(cap or claim[line + LINE_LIMIT], seen[n], seen[n + 1], amount) then
       return false
     end
     n = n + 2
@@ -105,11 +118,13 @@ if mark then
 end
 local account = read_account(account_key)
 if hold then
-  return { 'held', hold[HOLD_DEADLINE], hold[HOLD_FITS], cmsgpack.pack(unpack(see(account, claim, now))) }
+  local seen, n = see(account, claim, now)
+  return { 'held', hold[HOLD_DEADLINE], hold[HOLD_FITS], cmsgpack.pack(unpack(seen, 1, n)) }
 end
 if is_cold(account, epoch) then
   return { 'cold' }
 end
+local seen, n, is_moved = see(account, claim, now)
 -- A hold that is made again was decided long ago (rule 23).
 if claim[CLAIM_ADMISSION] ~= AGAIN then
   if account[VERSION] ~= claim[CLAIM_VERSION] then
@@ -118,24 +133,24 @@ if claim[CLAIM_ADMISSION] ~= AGAIN then
   if redis.call('XLEN', outbox) > bound then
     return { 'outbox_full' }
   end
-  local at = moved_window(account, claim, now)
+  local at = is_moved and moved_window(account, claim, now)
   if at then
     return { 'window_moved', at }
   end
 end
-local seen = see(account, claim, now)
 local fits = has_room(seen, claim, account[OVERAGE])
 if not fits and (claim[CLAIM_ADMISSION] == STRICT or not has_room(seen, claim, MAX_BALANCE, MAX_BALANCE)) then
-  return { 'short', cmsgpack.pack(unpack(seen)) }
+  return { 'short', cmsgpack.pack(unpack(seen, 1, n)) }
 end
 
 local deadline = now + math.min(deadline_ms, max_age_ms)
 hold = { 'held', deadline, now + max_age_ms, fits and 1 or 0, 0, 0, false, packed_claim, detail }
 hold[HOLD_DEBT] = hold_credit(account, hold, claim[CLAIM_CHARGE], now)
+local guess = lots_end(account)
 for line = FIRST_LINE, #claim, LINE_SIZE do
-  move_counter(account, claim[line], claim[line + LINE_START], 0, claim[line + LINE_AMOUNT])
+  guess = move_counter(account, claim[line], claim[line + LINE_START], 0, claim[line + LINE_AMOUNT], guess)
 end
 redis.call('HSET', account_key, 'state', pack_account(account))
 redis.call('SET', reservation_key, cmsgpack.pack(unpack(hold)))
 redis.call('ZADD', deadlines, deadline, member)
-return { 'held', deadline, hold[HOLD_FITS], cmsgpack.pack(unpack(seen)) }
+return { 'held', deadline, hold[HOLD_FITS], cmsgpack.pack(unpack(seen, 1, n)) }

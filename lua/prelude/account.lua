@@ -55,8 +55,12 @@ local function draw(account, amount, now, take)
   return rest
 end
 
--- Where a counter is, or nothing.
-local function find_counter(account, key)
+-- Where a counter is, or nothing. `guess`: where it is if the counters are in the order in which they are asked for, as
+-- they mostly are, since the same calls made them.
+local function find_counter(account, key, guess)
+  if account[guess] == key then
+    return guess
+  end
   for counter = lots_end(account), #account, COUNTER_SIZE do
     if account[counter] == key then
       return counter
@@ -67,15 +71,19 @@ end
 
 -- The stored start never goes back (rule 12): what belongs to an earlier span is over in the store, and counted by the
 -- ledger alone. Holds of a span that the store no longer knows went with it: nothing is taken back.
-local function move_counter(account, key, start, used, held)
-  local counter = find_counter(account, key)
+-- Returns the guess for the next.
+local function move_counter(account, key, start, used, held, guess)
+  local counter = find_counter(account, key, guess)
   local known = counter and account[counter + START]
   if known == start then
-    account[counter + USED] = add(account[counter + USED], used)
+    if used ~= 0 then
+      account[counter + USED] = add(account[counter + USED], used)
+    end
     account[counter + IN_FLIGHT] = add(account[counter + IN_FLIGHT], held)
   elseif not known or known < start then
     counter = counter or #account + 1
     account[counter + KEY], account[counter + START] = key, start
     account[counter + USED], account[counter + IN_FLIGHT] = used, less(held, 0) and 0 or held
   end
+  return counter + COUNTER_SIZE
 end

@@ -151,11 +151,17 @@ end
 
 -- Gives back what the lines hold and counts what was used; says whether any counter used more than it held.
 local function count_hold(account, claim, totals)
-  local overrun, met = false, 0
+  local overrun, met, guess = false, 0, lots_end(account)
   for line = FIRST_LINE, #claim, LINE_SIZE do
     local key, start, amount = claim[line], claim[line + LINE_START], claim[line + LINE_AMOUNT]
-    local used = counted(totals, key, start)
-    move_counter(account, key, start, used, 0 - amount)
+    -- Counts mostly come in the order of the lines, so the next one is looked at first.
+    local count, used = FIRST_COUNT + met, nil
+    if totals[count] == key and totals[count + COUNT_START] == start then
+      used = totals[count + COUNT_AMOUNT]
+    else
+      used = counted(totals, key, start)
+    end
+    guess = move_counter(account, key, start, used, 0 - amount, guess)
     overrun = overrun or used > amount
     met = met + (used ~= 0 and COUNT_SIZE or 0)
   end

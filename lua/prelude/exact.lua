@@ -68,3 +68,12 @@ local function less(a, b)
   end
   return string.byte(difference) == 45
 end
+
+-- Whether two balances and an amount come to no more than a limit. Most often all of them are numbers, and their plain sum
+-- says so exactly: where rounding could touch it, it is beyond every limit that is a number.
+local function is_within(limit, a, b, amount)
+  if a == a + 0 and b == b + 0 and limit == limit + 0 then
+    return a + b + amount <= limit
+  end
+  return not less(limit, add(add(a, b), amount))
+end

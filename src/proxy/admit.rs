@@ -70,7 +70,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                 let call = self.go_on_without_store(route, &snapshot, &meter, id)?;
                 let reservation = open(permit);
                 return self
-                    .admit_bounded(route, id, meter, reservation, call)
+                    .admit_bounded(route, id, meter, reservation, call, caller.would_refuse)
                     .await;
             }
             let reservation = open(permit);
@@ -86,7 +86,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
                     }
                     let call = self.go_on_without_store(route, &snapshot, &meter, id)?;
                     return self
-                        .admit_bounded(route, id, meter, reservation, call)
+                        .admit_bounded(route, id, meter, reservation, call, caller.would_refuse)
                         .await;
                 }
                 Ok(answer) => answer,

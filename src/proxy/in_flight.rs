@@ -267,7 +267,7 @@ fn violation(
         held: shown(held),
         requested: shown(requested),
         resets_at: None,
-        kind: Kind::InFlight,
+        kind: Kind::WindowExhausted,
     }
 }
 

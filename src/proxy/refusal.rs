@@ -147,7 +147,7 @@ impl Refusal {
             Self::Suspended(_) => "account_suspended",
             Self::PathNotAllowed(_) => "path_not_allowed",
             Self::Short(shortage) => shortage.kind.code(),
-            Self::TooMany(_) => Kind::WindowExhausted.code(),
+            Self::TooMany(many) => many.violation.kind.code(),
             Self::Overloaded(_) => "overloaded",
             Self::AboveMaxCharge { .. } => "request_exceeds_budget",
             Self::InvalidRequest { .. } | Self::BodyCutShort | Self::BadFraming(_) => {

@@ -140,7 +140,7 @@ impl<S: Store + 'static, L> Sidecar<S, L> {
     /// Refuses what comes too fast for the account's plan, as far as this sidecar knows it. Where the reserve then knows
     /// of a newer one, this is asked again with it.
     pub(super) fn throttle(&self, caller: &mut Caller, snapshot: &Snapshot) -> Result<(), Refusal> {
-        caller.throttle = snapshot.throttle;
+        (caller.throttle, caller.would_refuse) = (snapshot.throttle, None);
         if snapshot.mode == Mode::Off {
             return Ok(());
         }

@@ -54,9 +54,11 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         meter: Arc<Meter>,
         mut reservation: Reservation,
         call: BoundedCall,
+        would_refuse: Option<&'static str>,
     ) -> Result<(Admitted, Reservation), Refusal> {
         let bounded = self.bounded.as_ref().ok_or(AWAY)?;
         meter.bounded();
+        meter.would_refuse(would_refuse);
         let floor = floor(id, call.account(), &meter);
         reservation.goes_on_without_store(call);
         if let Err(error) = bounded.write_down(floor).await {
@@ -64,12 +66,12 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
             return Err(UNWRITTEN);
         }
         self.metrics.bounded.increment(1);
-        route.metrics.admitted(None);
+        route.metrics.admitted(would_refuse);
         let admitted = Admitted {
             id,
             meter,
             seen: None,
-            would_refuse: None,
+            would_refuse,
         };
         Ok((admitted, reservation))
     }

@@ -151,7 +151,7 @@ impl Metrics {
         let timed = |metric| register_histogram(metric, &[]);
         Self {
             recorder,
-            no_route: Arc::new(RouteMetrics::register(NO_ROUTE, &CODES)),
+            no_route: Arc::new(RouteMetrics::register(NO_ROUTE)),
             admit: timed(&list::ADMIT),
             reserve: timed(&list::RESERVE),
             settle: timed(&list::SETTLE),
@@ -173,7 +173,7 @@ impl Metrics {
 
     /// Where the calls of a route are counted: made when it is first asked for, the same ever after.
     pub fn route(&self, prefix: &str) -> Arc<RouteMetrics> {
-        let register = || RouteMetrics::register(prefix, &CODES);
+        let register = || RouteMetrics::register(prefix);
         Arc::new(with_local_recorder(&*self.recorder, register))
     }
 
@@ -240,12 +240,12 @@ impl Metrics {
 }
 
 impl RouteMetrics {
-    fn register(route: &str, codes: &[&'static str]) -> Self {
+    fn register(route: &str) -> Self {
         let refusal = |code| register_counter(&list::REFUSALS, &[route, code]);
         Self {
             admissions: register_counter(&list::ADMISSIONS, &[route]),
             would_refuse: register_counter(&list::WOULD_REFUSE, &[route]),
-            refusals: codes.iter().map(|code| (*code, refusal(code))).collect(),
+            refusals: CODES.iter().map(|code| (*code, refusal(code))).collect(),
             free: register_counter(&list::FREE_CALLS, &[route]),
             upstream: register_histogram(&list::UPSTREAM, &[route]),
             answers: CLASSES

@@ -151,9 +151,9 @@ fn the_pod_may_take_longer_than_the_sidecar_needs_to_drain_after_the_app() {
     let sidecar_s = 2 * drain_s + LAST_FLUSH_S;
     let grace_s = pod()["terminationGracePeriodSeconds"].as_i64();
     assert!(grace_s > Some(pause_s + app_s + sidecar_s), "{grace_s:?}");
-    let health = read("src/proxy/serve/mod.rs");
+    let serve = read("src/proxy/serve/mod.rs");
     let last_flush = format!("LAST_FLUSH: Duration = Duration::from_secs({LAST_FLUSH_S})");
-    assert!(health.contains(&last_flush));
+    assert!(serve.contains(&last_flush));
 }
 
 #[test]

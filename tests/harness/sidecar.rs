@@ -148,10 +148,14 @@ impl Sidecar {
         self.signal("HUP");
     }
 
+    /// Its process id: the shell that started it has become it.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     fn signal(&self, name: &str) {
-        let pid = self.process.id().to_string();
         let sent = Command::new("kill")
-            .args([format!("-{name}"), pid])
+            .args([format!("-{name}"), self.pid().to_string()])
             .status();
         assert!(
             sent.expect("kill runs").success(),

@@ -60,6 +60,9 @@ pub enum ServeError {
     /// The machine's root certificates cannot be read.
     #[error("cannot verify upstreams: {0}")]
     Roots(io::Error),
+    /// Nothing can be sent to the collector.
+    #[error("cannot trace calls to `trace.otlp_url`: {0}")]
+    Trace(io::Error),
     /// What the last process left to settle cannot be read, or the next calls could not be written down.
     #[error("the journal of bounded calls, {path}, cannot be used: {error}")]
     Journal {
@@ -101,7 +104,7 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
         telemetry.metrics.clone(),
     ));
     house.settle_left(left).await;
-    let tracer = Tracer::new(&config.trace).map_err(ServeError::Roots)?;
+    let tracer = Tracer::new(&config.trace).map_err(ServeError::Trace)?;
     let sidecar = house.sidecar(&config, clock, bounded, tracer);
     let sidecar = Arc::new(sidecar.map_err(ServeError::Roots)?);
 

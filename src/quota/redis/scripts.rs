@@ -1,6 +1,9 @@
 //! The verbs as scripts: what each is made of, and its hash.
 //!
-//! A script is its flags, the constants it shares with Rust, the parts of the prelude it uses, and the verb itself.
+//! A script is its flags, the constants it shares with Rust, the parts of the prelude it uses, and the verb itself. It is
+//! sent without its comments and with each constant's value in the place of its name.
+
+use std::collections::HashMap;
 
 use redis::Script as Hashed;
 
@@ -95,8 +98,85 @@ impl Script {
         let constants = format!(
             "local MAX_BALANCE, MAX_DEBT, ENDED_MARK_MS = '{MAX_BALANCE}', '{MAX_DEBT}', {ENDED_MARK_MS}"
         );
-        let text = [&[flags, &constants], prelude, &[verb]].concat().join("\n");
+        let text = [&[&*constants], prelude, &[verb]].concat().join("\n");
+        let text = format!("{flags}\n{}", folded(&text));
         let hash = Hashed::new(&text).get_hash().to_owned();
         Self { text, hash }
+    }
+}
+
+/// Puts values in the place of constants, and drops comments.
+///
+/// To Lua a constant is a variable that each function which names it has to capture, anew in every call: that took 6 of
+/// the 53 microseconds of a reserve and its settle.
+fn folded(text: &str) -> String {
+    let mut constants = HashMap::new();
+    let mut code = Vec::new();
+    for line in text.lines() {
+        let line = line.split("--").next().unwrap_or_default().trim_end();
+        match constants_of(line) {
+            Some(found) => constants.extend(found),
+            None => code.push(line),
+        }
+    }
+    let code = code.join("\n");
+    let mut folded = String::with_capacity(code.len());
+    // Every other piece is a text: it stays as it is.
+    for (place, piece) in code.split('\'').enumerate() {
+        if place > 0 {
+            folded.push('\'');
+        }
+        if place % 2 == 1 {
+            folded.push_str(piece);
+            continue;
+        }
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        for word in piece.split_inclusive(|c| !is_name(c)) {
+            let name = word.trim_end_matches(|c| !is_name(c));
+            folded.push_str(constants.get(name).copied().unwrap_or(name));
+            folded.push_str(&word[name.len()..]);
+        }
+    }
+    folded
+}
+
+/// The names and values of a line that says nothing else: `local FIRST, SECOND = 1, 2`.
+fn constants_of(line: &str) -> Option<Vec<(&str, &str)>> {
+    let (names, values) = line.strip_prefix("local ")?.split_once(" = ")?;
+    let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+    let is_literal = |value: &str| value.starts_with(|c: char| c.is_ascii_digit() || c == '\'');
+    let (names, values) = (names.split(", "), values.split(", "));
+    let are_constants = names.clone().all(is_name) && values.clone().all(is_literal);
+    are_constants.then(|| names.zip(values).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_are_folded_and_texts_are_not() {
+        let text = "local ONE, TEXT = 1, 'a b'\n-- ONE's comment\nlocal ONES = { ONE } -- another's\nreturn ONE + f(TEXT, 'ONE')";
+        assert_eq!(
+            folded(text),
+            "\nlocal ONES = { 1 }\nreturn 1 + f('a b', 'ONE')"
+        );
+    }
+
+    #[test]
+    fn no_script_names_a_constant() {
+        let scripts = Scripts::new(&ClockSource::Server);
+        for script in [
+            &scripts.reserve,
+            &scripts.settle,
+            &scripts.lapse,
+            &scripts.load,
+        ] {
+            let left = script
+                .text
+                .lines()
+                .find(|line| line.starts_with("local MAX") || line.contains("FIRST_"));
+            assert_eq!(left, None);
+        }
     }
 }
