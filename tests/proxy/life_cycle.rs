@@ -49,6 +49,9 @@ async fn starts_without(which: &str, settings: Settings, relay: &Relay, at: &Ins
     let call = || account.scripted_chat(&sidecar, &served, &chat(5));
     let refused = call().send().await.refused(503, "quota_unavailable");
     assert!(refused.header("retry-after").is_some());
+    // Nor is anybody kept waiting at the control listener.
+    let control = get(format!("{}/v1/reserve", sidecar.control));
+    control.send().await.is(501);
     let nowhere = get(format!("{}/nowhere", sidecar.proxy));
     nowhere.send().await.refused(404, "unknown_route");
     assert!(served.arrived().is_empty(), "nothing was forwarded");
