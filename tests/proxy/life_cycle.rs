@@ -173,6 +173,15 @@ async fn a_configuration_with_an_error_changes_nothing() {
     let says = "on the first route takes a restart";
     reload(&sidecar, &config, &bounded, says).await;
     until_served(&account, &sidecar, "/brief").await;
+
+    // What a body needs beyond the present room for bodies would be refused for ever.
+    let larger = before.replace(
+        "assume_output_tokens = 7",
+        "assume_output_tokens = 7\nmax_body_bytes = 300000000",
+    ) + "\n[shed]\nmax_buffered_bytes = 400000000\n";
+    let says = "beyond the present `max_buffered_bytes` takes a restart";
+    reload(&sidecar, &config, &larger, says).await;
+    until_served(&account, &sidecar, "/brief").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
