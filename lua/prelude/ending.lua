@@ -168,15 +168,16 @@ local function count_hold(account, claim, totals)
   if met == #totals - FIRST_COUNT + 1 then
     return overrun
   end
-  -- A count that no line held: more than was held, so an overrun.
+  -- A count that no line held: more than was held, so an overrun, unless it goes down.
   for count = FIRST_COUNT, #totals, COUNT_SIZE do
     local key, start, is_held = totals[count], totals[count + COUNT_START], false
     for line = FIRST_LINE, #claim, LINE_SIZE do
       is_held = is_held or (claim[line] == key and claim[line + LINE_START] == start)
     end
     if not is_held then
-      move_counter(account, key, start, totals[count + COUNT_AMOUNT], 0)
-      overrun = true
+      local amount = totals[count + COUNT_AMOUNT]
+      move_counter(account, key, start, amount, 0)
+      overrun = overrun or amount > 0
     end
   end
   return overrun

@@ -49,12 +49,15 @@ impl Shed {
             max_in_flight: usize(max_in_flight),
             max_buffered_bytes: usize(max_buffered_bytes),
         };
-        let buffering = routes.iter().filter(|route| route.meter == Meter::OpenAi);
-        let largest = buffering.map(|route| route.max_body_bytes).max();
-        if largest.is_some_and(|largest| largest > shed.max_buffered_bytes) {
+        if !routes.iter().all(|route| shed.takes(route)) {
             let message = "it is less than the `max_body_bytes` of a route, so that such a body would never be taken";
             return Err(Problem::new(key, message));
         }
         Ok(shed)
+    }
+
+    /// Whether there is room for the largest body of a route; only those that are measured by tokens are kept whole.
+    pub fn takes(&self, route: &Route) -> bool {
+        route.meter != Meter::OpenAi || route.max_body_bytes <= self.max_buffered_bytes
     }
 }

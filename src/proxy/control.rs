@@ -3,6 +3,7 @@
 //!
 //! It is open already so that a configuration's ports are what they will stay.
 
+use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ pub type Answer = Response<Full<Bytes>>;
 
 /// Serves until `shutdown` is done.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Borrow<TcpListener>,
     commands: Option<Commands>,
     shutdown: impl Future<Output = ()>,
 ) {

@@ -88,7 +88,7 @@ impl Doors {
         self.readiness.note(Dependency::Ledger, Some(away));
     }
 
-    /// Answers every call that it cannot be admitted yet, until `found` is done.
+    /// Answers every call that it cannot be admitted yet, and the control listener as ever, until `found` is done.
     pub async fn refuse_until<T>(&self, config: &Config, found: impl Future<Output = T>) -> T {
         let closed = Arc::new(Closed {
             config: config.clone(),
@@ -100,9 +100,11 @@ impl Doors {
         });
         let refusing =
             listener::serve(self.proxy.clone(), Self::bounds(config), service, pending());
+        let beside = control::serve(&self.control, None, pending());
         tokio::select! {
             found = found => found,
             () = refusing => unreachable!("nothing ends it"),
+            () = beside => unreachable!("nothing ends it"),
         }
     }
 

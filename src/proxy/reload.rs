@@ -42,6 +42,13 @@ impl<S: Store, L: Ledger> Sidecar<S, L> {
                 route.prefix
             ));
         }
+        if let Some(route) = new.routes.iter().find(|route| !present.shed.takes(route)) {
+            // The room for bodies is made at start: such a body would be refused for ever.
+            return Err(format!(
+                "route {}: a `max_body_bytes` beyond the present `max_buffered_bytes` takes a restart",
+                route.prefix
+            ));
+        }
         let routes = self.routes.load().replaced(new, &self.metrics);
         self.routes
             .store(Arc::new(routes.map_err(|error| error.to_string())?));

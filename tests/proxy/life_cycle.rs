@@ -49,6 +49,9 @@ async fn starts_without(which: &str, settings: Settings, relay: &Relay, at: &Ins
     let call = || account.scripted_chat(&sidecar, &served, &chat(5));
     let refused = call().send().await.refused(503, "quota_unavailable");
     assert!(refused.header("retry-after").is_some());
+    // Nor is anybody kept waiting at the control listener.
+    let control = get(format!("{}/v1/reserve", sidecar.control));
+    control.send().await.is(501);
     let nowhere = get(format!("{}/nowhere", sidecar.proxy));
     nowhere.send().await.refused(404, "unknown_route");
     assert!(served.arrived().is_empty(), "nothing was forwarded");
@@ -169,6 +172,15 @@ async fn a_configuration_with_an_error_changes_nothing() {
     );
     let says = "on the first route takes a restart";
     reload(&sidecar, &config, &bounded, says).await;
+    until_served(&account, &sidecar, "/brief").await;
+
+    // What a body needs beyond the present room for bodies would be refused for ever.
+    let larger = before.replace(
+        "assume_output_tokens = 7",
+        "assume_output_tokens = 7\nmax_body_bytes = 300000000",
+    ) + "\n[shed]\nmax_buffered_bytes = 400000000\n";
+    let says = "beyond the present `max_buffered_bytes` takes a restart";
+    reload(&sidecar, &config, &larger, says).await;
     until_served(&account, &sidecar, "/brief").await;
 }
 

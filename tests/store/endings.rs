@@ -1,9 +1,10 @@
 //! How a reservation ends, and what each ending moves and records (invariants 2 to 6, rules 4, 5, 7, 27).
 
-use tollgate::money::Nanos;
+use tollgate::clock::UnixMs;
+use tollgate::money::{Amount, Nanos};
 use tollgate::quota::{
-    AccountImage, Admission, Ended, Epoch, Lot, OutSeq, Outcome, Reserve, Reserved, SettleAnswer,
-    Store,
+    AccountImage, Admission, Count, CounterBalance, Ended, Epoch, Lot, OutSeq, Outcome, Reserve,
+    Reserved, Settle, SettleAnswer, Store,
 };
 
 use super::stage::{LONG_MS, SHORT_MS, Stage, counted, counts, drawn, ended, line, lot};
@@ -218,4 +219,33 @@ fn ended_as(outcome: Outcome, charge: i64) -> Ended {
         outcome,
         charge: Nanos(charge),
     }
+}
+
+pub async fn a_count_that_goes_down_is_no_overrun_though_no_line_held_it<S: Store>(
+    stage: Stage<S>,
+) {
+    let agents = Count {
+        key: "account/agents/cumulative".parse().unwrap(),
+        start: UnixMs(0),
+        amount: Amount(-5),
+    };
+    let standing = CounterBalance {
+        key: agents.key.clone(),
+        start: agents.start,
+        used: Amount(23),
+    };
+    let image = AccountImage {
+        counters: vec![standing],
+        ..stage.image(&[])
+    };
+    stage.load(image).await;
+    let claim = stage.claim(0);
+    stage.hold(&claim).await;
+    let settle = Settle {
+        counts: vec![agents],
+        ..stage.settled(&claim, 0, &[])
+    };
+    let entry = stage.end(&settle).await;
+    assert_eq!(counted(&ended(&entry).counts), [-5]);
+    assert!(!ended(&entry).overrun);
 }

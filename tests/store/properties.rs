@@ -58,6 +58,7 @@ properties! {
         a_reserve_after_the_ending_answers_how_it_ended,
         an_overrun_draws_the_next_lot_then_debt,
         an_overrun_of_a_counter_is_charged_in_full,
+        a_count_that_goes_down_is_no_overrun_though_no_line_held_it,
         an_unknown_settle_is_charged_at_once,
         an_unknown_release_leaves_a_mark,
         what_an_expired_lot_held_goes_back_to_it,

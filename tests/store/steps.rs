@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::subsequence;
-use tollgate::money::{MAX_AMOUNT, MAX_BALANCE};
+use tollgate::money::{MAX_AMOUNT, MAX_BALANCE, MAX_DEBT};
 
 /// Accounts are numbers from 0, and so are reservations: number n belongs to account n % ACCOUNTS.
 pub const ACCOUNTS: usize = 2;
@@ -212,7 +212,14 @@ fn lines() -> impl Strategy<Value = Vec<AskedLine>> {
 }
 
 fn load(who: BoxedStrategy<usize>, ahead: BoxedStrategy<i64>) -> impl Strategy<Value = Step> {
-    let debt = prop_oneof![4 => Just(0), 2 => 0..100_i64, 1 => near(MAX_BALANCE)];
+    // At the bound of what endings may make an account owe, a part of an ending fits.
+    let debt = prop_oneof![
+        4 => Just(0),
+        2 => 0..100_i64,
+        1 => near(MAX_BALANCE),
+        1 => near(MAX_DEBT),
+        1 => near(MAX_DEBT - MAX_AMOUNT),
+    ];
     let lots = (order(), vec(credit(), LOTS.len()));
     let counters = vec(movement(used().boxed()), 0..4);
     let moves = (counters, vec(taking(), 0..3));
