@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::failure::Failure;
-use super::output::Output;
+use super::output::{Output, counted};
 use super::place::Place;
 use super::{arguments, catch_up};
 use crate::catalog::{Catalog, Plan};
@@ -65,10 +65,7 @@ pub(super) async fn run(
         .move_accounts(|followed| {
             if said_at.elapsed() >= SAY_EACH {
                 said_at = Instant::now();
-                output.note(&format!(
-                    "{} accounts follow their plans",
-                    followed.accounts
-                ));
+                output.note(&followed_by(followed.accounts));
             }
         })
         .await?;
@@ -78,8 +75,22 @@ pub(super) async fn run(
     }
     let told = catch_up::shards(place, followed.shards).await;
     let value = json!({ "change": "followed", "accounts": accounts, "pending": told.is_pending() });
-    let text = format!("{accounts} accounts follow their plans");
-    output.answer(&value, &told.say(&text))
+    output.answer(&value, &told.say(&followed_by(accounts)))
+}
+
+fn number_of(accounts: i64) -> String {
+    format!(
+        "{accounts} {}",
+        if accounts == 1 { "account" } else { "accounts" }
+    )
+}
+
+fn followed_by(accounts: usize) -> String {
+    counted(
+        accounts,
+        "account follows its plan",
+        "accounts follow their plans",
+    )
 }
 
 fn say(differences: &[Difference], verb: &str, output: &Output) -> Result<(), Failure> {
@@ -128,12 +139,13 @@ fn line(difference: &Difference) -> String {
             after,
             accounts,
         } => with_parts(
-            format!("~ plan {}, with {accounts} accounts on it", after.key),
+            format!("~ plan {}, with {} on it", after.key, number_of(*accounts)),
             plan_parts(before, after),
         ),
         Difference::PlanKept { key, accounts } => {
             format!(
-                "= plan {key} is not in the catalogue; it stays, with {accounts} accounts on it"
+                "= plan {key} is not in the catalogue; it stays, with {} on it",
+                number_of(*accounts)
             )
         }
         Difference::PriceAdded(price) => format!("+ price {}", price_line(price)),

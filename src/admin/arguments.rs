@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::clock::UnixMs;
 use crate::ledger::usage::By;
 use crate::money::{Amount, Nanos};
-use crate::quota::{Mode, Resource};
+use crate::quota::{LotId, Mode, Resource};
 
 const MAX_TEXT_BYTES: usize = 200;
 const NANOS_PER_MS: u32 = 1_000_000;
@@ -66,6 +66,20 @@ pub(super) fn label(text: &str) -> Result<String, String> {
 pub(super) fn key_id(text: &str) -> Result<Uuid, String> {
     let expected = "expected the key's id, as `tollgate key list` shows it, and not its secret";
     text.parse().map_err(|_| expected.to_owned())
+}
+
+/// The number of a lot.
+pub(super) fn lot(text: &str) -> Result<LotId, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number
+        .map(LotId)
+        .ok_or_else(|| "expected a lot's number, as `tollgate account show` lists them".to_owned())
+}
+
+/// Which lots come first.
+pub(super) fn priority(text: &str) -> Result<i32, String> {
+    let expected = || format!("expected a whole number from {} to {}", i32::MIN, i32::MAX);
+    text.parse().map_err(|_| expected())
 }
 
 /// A moment as answers show it.

@@ -131,7 +131,7 @@ async fn account(place: &Place, id: &AccountId, output: &Output) -> Result<(), F
     };
     let (seen, away) = match seen(place, id).await {
         Ok(seen) => (seen, None),
-        Err(failure @ Failure::Store(_)) => (None, Some(failure)),
+        Err(failure @ (Failure::Store(_) | Failure::Refused { .. })) => (None, Some(failure)),
         Err(failure) => return Err(failure),
     };
     let (shown, reservations, note) = if let Some((books, view, now)) = seen {
@@ -166,7 +166,7 @@ async fn seen(
     match live.glance(shard).await? {
         Glance::Live => {}
         Glance::Unused | Glance::Cold(_) => return Ok(None),
-        Glance::Refused(reason) => return Err(Failure::refused(shard, reason)),
+        Glance::Refused(reason) => return Err(Failure::Refused { shard, reason }),
     }
     let now = live.store.view(shard).await?.now;
     let page = Page::Only(id.clone());
@@ -251,7 +251,10 @@ impl Explained {
     fn text(&self) -> String {
         let mut lines: Vec<String> = self.note.iter().map(ToString::to_string).collect();
         lines.push(self.shown.facts());
-        if self.reservations.is_empty() {
+        let of_ledger_alone = self.note == Some(AWAY);
+        if of_ledger_alone {
+            lines.push("\nWhich reservations are open, the store cannot say.".into());
+        } else if self.reservations.is_empty() {
             lines.push("\nNo reservation is open.".into());
         } else {
             let mut table = Table::new(["RESERVATION", "HELD", "COUNTS", "LAPSES"]);
@@ -269,12 +272,27 @@ impl Explained {
             }
             lines.push(format!("\n{table}"));
         }
-        lines.push(self.pending.text());
+        if !(of_ledger_alone && self.pending.is_empty()) {
+            lines.push(self.pending.text());
+        }
+        if of_ledger_alone {
+            lines.push("\nWhat else is pending is known once the store answers.".into());
+        }
         lines.join("\n")
     }
 }
 
 impl Pending {
+    fn is_empty(&self) -> bool {
+        let Self {
+            changes,
+            entries,
+            withdrawals,
+            quarantined,
+        } = self;
+        changes.is_empty() && entries.is_empty() && withdrawals.is_empty() && quarantined.is_empty()
+    }
+
     fn text(&self) -> String {
         let mut table = Table::new(["PENDING", "SINCE", "CREDITS", "WHAT"]);
         for change in &self.changes {

@@ -1,6 +1,5 @@
 //! How a command fails, and the exit code that says so: the only place that knows exit codes.
 
-use std::fmt::Display;
 use std::io;
 
 use super::output::Output;
@@ -28,6 +27,9 @@ pub(super) enum Failure {
     /// The store is away, or is not the one the ledger knows.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The store is there, and not to be touched.
+    #[error("shard {shard} of the store is not to be touched: {reason}")]
+    Refused { shard: ShardId, reason: String },
     /// Something else it needs is away.
     #[error("{0}")]
     Away(String),
@@ -43,14 +45,6 @@ impl Failure {
     /// A promise of the contract that is not kept yet.
     pub fn not_built(command: &str) -> Self {
         Self::Usage(format!("`tollgate {command}` is not built yet"))
-    }
-
-    /// The store is there, but another installation's.
-    pub fn refused(shard: ShardId, reason: impl Display) -> Self {
-        Self::Store(StoreError::Away(format!(
-            "its shard {shard} is not this installation's: {reason}. Are [store] url and prefix those that this ledger \
-             was used with?"
-        )))
     }
 
     /// Tells people why, and machines how.
@@ -91,6 +85,7 @@ impl Failure {
             Self::Usage(_) | Self::Config(_) | Self::Ledger(LedgerError::Invalid(_)) => 2,
             Self::Ledger(LedgerError::Away(_) | LedgerError::Nonsense(_))
             | Self::Store(_)
+            | Self::Refused { .. }
             | Self::Away(_)
             | Self::Output(_)
             | Self::Process(_) => 3,

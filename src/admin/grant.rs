@@ -31,6 +31,7 @@ pub(super) struct Arguments {
         long,
         value_name = "N",
         default_value_t = 0,
+        value_parser = arguments::priority,
         allow_negative_numbers = true
     )]
     priority: i32,

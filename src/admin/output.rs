@@ -38,6 +38,11 @@ impl Said {
     }
 }
 
+/// How many there are, for people.
+pub(super) fn counted(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 impl Output {
     pub fn new(json: bool) -> Self {
         Self { json, kept: None }

@@ -199,7 +199,7 @@ impl Live {
                 self.store.adopt(shard, epoch);
                 Ok(())
             }
-            Checked::Refused(reason) => Err(Failure::refused(shard, reason)),
+            Checked::Refused(reason) => Err(Failure::Refused { shard, reason }),
         }
     }
 

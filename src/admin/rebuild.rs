@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::failure::Failure;
 use super::flush;
-use super::output::Output;
+use super::output::{Output, counted};
 use super::place::{Live, Place};
 use super::show::nobody;
 use crate::ledger::{AnyLedger, Checked, Flusher, Ledger, Loader};
@@ -95,8 +95,11 @@ pub(super) async fn run(
     output.answer(
         &value,
         &format!(
-            "{flushed} entries went to the ledger; {shards} shards began a new epoch; {loaded} accounts are loaded.\n\
-             See whether all adds up: tollgate verify"
+            "{} to the ledger; {} a new epoch; {} loaded.\n\
+             See whether all adds up: tollgate verify",
+            counted(flushed, "entry went", "entries went"),
+            counted(shards, "shard began", "shards began"),
+            counted(loaded, "account is", "accounts are")
         ),
     )
 }
@@ -111,7 +114,7 @@ async fn begin(
     let before = drain(live, flusher, shard).await?;
     match live.ledger.rebuild(shard, &*live.store).await? {
         Checked::Agreed(epoch) => live.store.adopt(shard, epoch),
-        Checked::Refused(reason) => return Err(Failure::refused(shard, reason)),
+        Checked::Refused(reason) => return Err(Failure::Refused { shard, reason }),
     }
     let after = drain(live, flusher, shard).await?;
     // What the ledger decided otherwise than the store must reach the store (rule 24).

@@ -61,7 +61,7 @@ struct ShownLimit {
 pub(super) async fn run(place: &Place, id: &AccountId, output: &Output) -> Result<(), Failure> {
     let away = match live(place, id).await {
         Ok(shown) => return output.answer(&shown, &shown.text()),
-        Err(failure @ Failure::Store(_)) => failure,
+        Err(failure @ (Failure::Store(_) | Failure::Refused { .. })) => failure,
         Err(failure) => return Err(failure),
     };
     let ledger = place.ledger().await?;
@@ -175,7 +175,7 @@ impl Shown {
             format!("plan       {}", self.plan.as_deref().unwrap_or("-")),
             format!("available  {} credits", self.available_nanos),
             format!("held       {}", credits(self.held_nanos)),
-            format!("debt       {} credits", self.debt_nanos),
+            self.debt(),
             format!("overage    {} credits", self.overage_nanos),
         ];
         if !self.lots.is_empty() {
@@ -211,6 +211,17 @@ impl Shown {
     }
 }
 
+impl Shown {
+    /// What it owes; or what adjustments gave it beyond that, which is drawn on like a lot but has no number.
+    fn debt(&self) -> String {
+        if self.debt_nanos < Nanos::ZERO {
+            format!("adjusted   {} credits, in no lot", -self.debt_nanos)
+        } else {
+            format!("debt       {} credits", self.debt_nanos)
+        }
+    }
+}
+
 impl ShownLot {
     fn new(lot: &Lot, left: Nanos, held: Option<Nanos>, now: UnixMs) -> Self {
         Self {
@@ -225,7 +236,7 @@ impl ShownLot {
 }
 
 pub(super) fn nobody(id: &AccountId) -> Failure {
-    Failure::Usage(format!("there is no account `{id}`"))
+    Failure::Ledger(crate::ledger::admin::no_account(id))
 }
 
 fn drawable(lots: &[ShownLot]) -> Nanos {

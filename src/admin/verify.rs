@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::failure::Failure;
-use super::output::Output;
+use super::output::{Output, counted};
 use super::place::{Glance, Live, Place};
 use super::quarantined;
 use super::show::nobody;
@@ -72,7 +72,8 @@ pub(super) async fn run(
     match verify.found.summary(accounts) {
         Some(summary) => Err(Failure::Check(summary)),
         None => output.people(&format!(
-            "{accounts} accounts, no drift; {} of them live in the store.",
+            "{}, no drift; {} live in the store.",
+            counted(accounts, "account", "accounts"),
             verify.live_accounts
         )),
     }
@@ -98,7 +99,11 @@ impl Found {
         if drifts + quarantined + refused + stopped == 0 {
             return None;
         }
-        let mut parts = vec![format!("{drifts} drifts in {accounts} accounts")];
+        let mut parts = vec![format!(
+            "{} in {}",
+            counted(*drifts, "drift", "drifts"),
+            counted(accounts, "account", "accounts")
+        )];
         if *quarantined > 0 {
             parts.push(format!(
                 "{quarantined} entries are in quarantine: mend what is wrong and run `tollgate flush --quarantined`"
@@ -106,7 +111,8 @@ impl Found {
         }
         if *refused > 0 {
             parts.push(format!(
-                "{refused} shards of the store are not this installation's: see [store] url and prefix"
+                "{} not to be touched in the store: each line says why and what to do",
+                counted(*refused, "shard is", "shards are")
             ));
         }
         if *stopped > 0 {
@@ -153,8 +159,7 @@ impl Verify<'_> {
             Glance::Refused(reason) => {
                 self.found.refused += 1;
                 let value = json!({ "what": "shard", "shard": shard, "reason": reason });
-                let text =
-                    format!("shard {shard} of the store is not this installation's: {reason}");
+                let text = format!("shard {shard} of the store is not to be touched: {reason}");
                 return self.output.answer(&value, &text);
             }
         }

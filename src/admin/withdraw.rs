@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     /// The account's id.
     account: AccountId,
     /// The number of the lot, as `tollgate grant` named it.
-    #[arg(value_parser = lot())]
+    #[arg(value_parser = arguments::lot)]
     lot: LotId,
     /// void: it should not have been granted; refund: its price is paid back.
     #[arg(value_parser = reason())]
@@ -37,10 +37,6 @@ pub(super) struct Arguments {
     /// Your name for it: the same twice withdraws once, so a withdrawal with one is safe to repeat.
     #[arg(long, value_name = "R", value_parser = arguments::label)]
     source_ref: Option<String>,
-}
-
-fn lot() -> impl TypedValueParser<Value = LotId> {
-    clap::value_parser!(i64).range(1..).map(LotId)
 }
 
 fn reason() -> impl TypedValueParser<Value = WithdrawalReason> {

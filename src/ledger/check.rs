@@ -120,10 +120,14 @@ impl ShardRow {
 /// Why this store is not to be touched at all, in words.
 fn refusal(install: Uuid, header: &Header) -> Option<String> {
     if header.install != install {
-        Some(format!("it belongs to installation {}", header.install))
+        Some(format!(
+            "it belongs to installation {}. Are [store] url and prefix those that this ledger was used with?",
+            header.install
+        ))
     } else if header.format != STORE_FORMAT {
         Some(format!(
-            "its format is {}, this program's is {STORE_FORMAT}",
+            "its format is {}, this program's is {STORE_FORMAT}. Run the same release of Tollgate for all sidecars and \
+             commands",
             header.format
         ))
     } else {

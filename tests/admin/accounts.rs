@@ -63,6 +63,45 @@ async fn what_is_not_there_is_said_to_be_not_there() {
 }
 
 #[tokio::test]
+async fn what_is_refused_says_what_to_do() {
+    let place = Installation::new().await;
+    let (id, nobody) = (some_account(), some_account());
+    let (id, nobody) = (id.as_str(), nobody.as_str());
+    place.says(&["account", "create", id]);
+    for (words, next) in [
+        (&["account", "show", nobody][..], "tollgate account list"),
+        (&["grant", nobody, "1"][..], "tollgate account create"),
+        (
+            &["adjust", nobody, "1", "--reason", "x"][..],
+            "tollgate account list",
+        ),
+        (&["grant", id, "-5"][..], "tollgate adjust"),
+        (
+            &["withdraw", nobody, "1", "void"][..],
+            "tollgate account show",
+        ),
+        (&["withdraw", id, "x", "void"][..], "tollgate account show"),
+        (&["grant", id, "5", "--priority", "x"][..], "whole number"),
+    ] {
+        let ran = place.run(words);
+        assert_eq!(ran.code, 2, "{words:?}: {ran:?}");
+        assert!(ran.stderr.contains(next), "{words:?}: {ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn credit_by_hand_is_shown_as_credit_and_not_as_debt() {
+    let place = Installation::new().await;
+    let id = some_account();
+    let id = id.as_str();
+    place.says(&["account", "create", id]);
+    place.says(&["adjust", id, "1.5", "--reason", "gift"]);
+    let said = place.says(&["account", "show", id]);
+    assert!(said.contains("adjusted   1.5 credits"), "{said}");
+    assert!(!said.contains("debt"), "{said}");
+}
+
+#[tokio::test]
 async fn an_edit_bumps_the_version_that_the_store_has() {
     let place = Installation::new().await;
     let id = some_account();

@@ -72,7 +72,7 @@ async fn an_edited_plan_reaches_its_accounts() {
     catalogue(&place, 250, "0.15", "0");
     let said = place.says(&["apply", "catalog.toml"]);
     assert!(said.contains("account/tokens/month: 100 -> 250"), "{said}");
-    assert!(said.contains("1 accounts"), "{said}");
+    assert!(said.contains("1 account follows its plan"), "{said}");
     assert_eq!(limit(&place, on.as_str()), 250);
     assert_eq!(
         version(off.as_str()),

@@ -120,7 +120,10 @@ async fn whatever_is_changed_in_the_ledger_is_found_and_named() {
             assert!(line.contains(customer.id.as_str()), "{statement}: {line}");
             assert!(line.contains(&named), "{statement}: {named}: {line}");
         }
-        let summary = format!("{} drifts in 1 accounts", said.len());
+        let summary = match said.len() {
+            1 => "1 drift in 1 account".to_owned(),
+            more => format!("{more} drifts in 1 account"),
+        };
         assert!(people.stderr.contains(&summary), "{people:?}");
     }
 }
@@ -147,7 +150,7 @@ async fn a_store_that_was_changed_is_found_and_rebuilt_from_the_ledger() {
         (&1.into(), &1.into())
     );
     let said = place.says(&["verify"]);
-    assert_eq!(said, "1 accounts, no drift; 1 of them live in the store.\n");
+    assert_eq!(said, "1 account, no drift; 1 live in the store.\n");
     let shown = place.value(&["account", "show", id]);
     assert_eq!(shown["available_nanos"], 1_000_000_000 - 57);
     assert_eq!(shown["limits"][0]["used"], 57);

@@ -15,7 +15,7 @@ async fn what_is_held_and_what_is_not_flushed_is_no_drift() {
     let place = &customer.place;
     let first = customer.hold(100).await;
     customer.hold(70).await;
-    assert!(place.says(&["verify"]).contains("1 accounts, no drift"));
+    assert!(place.says(&["verify"]).contains("1 account, no drift"));
     customer.settle(&first, 60).await;
     assert_eq!(place.values(&["verify"]), Vec::<Value>::new());
 

@@ -65,10 +65,7 @@ async fn verify_finds_nothing_while_its_owner_serves() {
             ];
             operator.run(&adjust);
             let said = operator.run(&["verify"]);
-            assert!(
-                said.contains("1 accounts, no drift; 1 of them live"),
-                "{said}"
-            );
+            assert!(said.contains("1 account, no drift; 1 live"), "{said}");
             operator.run(&["verify", "--account", "acme"]);
         }
     });
@@ -187,7 +184,7 @@ async fn credit_is_taken_out_given_and_rebuilt_in_the_file() {
     home.run(&["rebuild", "--yes"]);
     assert!(
         home.run(&["verify"])
-            .contains("1 accounts, no drift; 1 of them live")
+            .contains("1 account, no drift; 1 live")
     );
     assert_eq!(home.show("acme"), left);
     assert!(

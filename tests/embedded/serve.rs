@@ -42,7 +42,7 @@ async fn commands_do_without_a_sidecar_too() {
     home.run(&["grant", "acme", "2", "--source-ref", "second"]);
     home.run(&["grant", "acme", "2", "--source-ref", "second"]);
     assert_eq!(home.show("acme").available, 3 * CREDIT);
-    assert!(home.run(&["verify"]).contains("1 accounts, no drift"));
+    assert!(home.run(&["verify"]).contains("1 account, no drift"));
     let sidecar = home.sidecar();
     call(&sidecar, &key).send().await.is(200);
     assert!(home.show("acme").available < 3 * CREDIT);

@@ -204,6 +204,7 @@ async fn sidecars_of_two_formats_do_not_work_on_one_store() {
     let new = installation.sidecar(&Settings::default());
     let unready = new.until_ready_is(503).await.text();
     assert!(unready.contains("its format is"), "{unready}");
+    assert!(unready.contains("same release"), "{unready}");
     assert_eq!(status_of(&account, &new, "/scripted").await, 503);
 
     format(-1);

@@ -49,7 +49,8 @@ impl Admin {
     ) -> Result<Granted, LedgerError> {
         if grant.amount <= Nanos::ZERO || grant.amount.0 > MAX_AMOUNT {
             return Err(LedgerError::Invalid(format!(
-                "a grant is more than zero and at most {} credits, not {}",
+                "a grant is more than zero and at most {} credits, not {}: `tollgate withdraw` and `tollgate adjust` take \
+                 credit away",
                 Nanos(MAX_AMOUNT),
                 grant.amount
             )));

@@ -174,8 +174,10 @@ impl Admin {
     }
 }
 
-pub(super) fn no_account(account: &AccountId) -> LedgerError {
-    LedgerError::Invalid(format!("there is no account `{account}`"))
+pub(crate) fn no_account(account: &AccountId) -> LedgerError {
+    LedgerError::Invalid(format!(
+        "there is no account `{account}`: `tollgate account list` names all, `tollgate account create {account}` makes it"
+    ))
 }
 
 fn no_moment() -> LedgerError {

@@ -129,9 +129,11 @@ async fn amount(
         let left = sqlx::query_scalar(LEFT_TO_ASK_FOR).bind(account.as_str()).bind(lot.0);
         left.fetch_optional(conn).await?
     });
-    let left = left
-        .map(Nanos)
-        .ok_or_else(|| LedgerError::Invalid(format!("`{account}` has no lot {lot}")))?;
+    let left = left.map(Nanos).ok_or_else(|| {
+        LedgerError::Invalid(format!(
+            "`{account}` has no lot {lot}: `tollgate account show {account}` numbers its lots"
+        ))
+    })?;
     if left <= Nanos::ZERO {
         return Err(LedgerError::Invalid(format!(
             "all that lot {lot} was granted has been taken out of it, or asked for"

@@ -355,9 +355,14 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
     /// not ready.
     async fn first_checks(&self, readiness: &Readiness) {
         let checks = async {
-            while !self.keeper.round().await
-                || prices::refresh(&*self.ledger, &self.prices).await.is_err()
-            {
+            loop {
+                let checked = self.keeper.round().await;
+                let priced = prices::refresh(&*self.ledger, &self.prices).await;
+                if checked && priced.is_ok() {
+                    return;
+                }
+                // Whoever asks meanwhile is told what is waited for.
+                self.look(readiness);
                 sleep(FIRST_CHECK_EACH).await;
             }
         };
