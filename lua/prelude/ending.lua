@@ -17,20 +17,6 @@ local function add_charge(lots, id, part)
   lots[#lots + 1], lots[#lots + 2] = id, 0 - part
 end
 
--- What an account would owe more than it may, of an amount that its debt has just grown by. Sums within the doubles'
--- exact range are far below the bound: `a == a + 0` asks whether both are numbers, without a call.
-local function beyond_debt(account, grown)
-  local debt, held = account[DEBT], account[DEBT_HELD]
-  if debt == debt + 0 and held == held + 0 then
-    return 0
-  end
-  local beyond = subtract(add(debt, held), MAX_DEBT)
-  if not less(0, beyond) then
-    return 0
-  end
-  return less(beyond, grown) and beyond or grown
-end
-
 -- Charges what nothing was held for, and adds it to what moved: live lots first. Returns the rest, which is debt, and what
 -- would be owed beyond the bound, and is not charged.
 local function charge_wallet(account, lots, charge, now)
@@ -43,11 +29,16 @@ local function charge_wallet(account, lots, charge, now)
   if rest == 0 then
     return 0, 0
   end
-  account[DEBT] = add(account[DEBT], rest)
-  local beyond = beyond_debt(account, rest)
-  if beyond ~= 0 then
-    account[DEBT] = subtract(account[DEBT], beyond)
+  local debt, held, beyond = add(account[DEBT], rest), account[DEBT_HELD], 0
+  -- Sums within the doubles' exact range are far below the bound: `a == a + 0` asks for that, without a call.
+  if debt ~= debt + 0 or held ~= held + 0 then
+    local over = subtract(add(debt, held), MAX_DEBT)
+    if less(0, over) then
+      beyond = less(over, rest) and over or rest
+      debt = subtract(debt, beyond)
+    end
   end
+  account[DEBT] = debt
   return rest - beyond, beyond
 end
 
@@ -79,6 +70,17 @@ end
 -- its bound. Returns that, as the entry says it, or nothing; `moved` lists what the counters moved by, where the totals do
 -- not say it.
 local function cut_totals(account, totals, beyond, moved)
+  local is_cut = beyond ~= 0
+  for counter = lots_end(account), #account, COUNTER_SIZE do
+    local used = account[counter + USED]
+    -- Texts are beyond the doubles' exact range: the first test is for them, without a call.
+    is_cut = is_cut or (used ~= used + 0 and less(MAX_BALANCE, used))
+  end
+  if not is_cut then
+    return nil
+  end
+
+  -- Rare: what it needs is made inside.
   local cut = beyond ~= 0 and { beyond } or nil
   totals[TOTALS_CHARGE] = totals[TOTALS_CHARGE] - beyond
 
@@ -122,10 +124,9 @@ local function cut_totals(account, totals, beyond, moved)
   end
 
   for counter = lots_end(account), #account, COUNTER_SIZE do
-    local used = account[counter + USED]
-    -- Texts are beyond the doubles' exact range: the first test is for them, without a call.
-    if used ~= used + 0 and less(MAX_BALANCE, used) then
-      cut_counter(counter, subtract(used, MAX_BALANCE))
+    local over = subtract(account[counter + USED], MAX_BALANCE)
+    if less(0, over) then
+      cut_counter(counter, over)
     end
   end
   return cut
