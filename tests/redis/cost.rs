@@ -23,7 +23,10 @@ async fn a_reserve_and_a_settle_with_five_lines_cost_microseconds() {
     let stage = Stage::redis_at(&server.url()).await;
     let stage = stage.with_lots(&[1_000_000_000_000, 1_000]).await;
     let (mut reserve_us, mut settle_us) = (f64::MAX, f64::MAX);
-    stage.end(&stage.settled(&claim(&stage), 1, &[])).await; // so that the server knows the scripts
+    // So that the server knows the scripts: what it does not know costs next to nothing, and the best round counts.
+    let first = claim(&stage);
+    stage.hold(&first).await;
+    stage.end(&stage.settled(&first, 1, &[])).await;
     for _ in 0..ROUNDS {
         let claims: Vec<_> = (0..CALLS).map(|_| claim(&stage)).collect();
         server.command::<()>(&["CONFIG", "RESETSTAT"]);
