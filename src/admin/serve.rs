@@ -78,7 +78,7 @@ async fn servers(config: Config, reloads: Reloads, output: &Output) -> Result<()
     };
     let ledger = doors.refuse_until(&config, reach_ledger(&config, &doors, &mut announce));
     let ledger = tokio::select! {
-        ledger = ledger => ledger?,
+        ledger = ledger => ledger??,
         () = &mut told => return Ok(()),
     };
     let settings = connect::store_settings(&config, ledger.installation().shards)?;

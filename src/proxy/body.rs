@@ -1,7 +1,6 @@
 //! Bodies: what the caller gets, a whole answer or an upstream's that passes through while it is watched, and what the
 //! upstream gets.
 
-use std::convert::Infallible;
 use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -178,50 +177,55 @@ impl MeteredStream {
     }
 }
 
-/// An answer on its way to the caller, with what ends when it does or its caller leaves: the place and the span of its call.
-pub struct Outgoing {
-    body: ProxyBody,
-    _place: Option<Place>,
-    _span: Option<CallSpan>,
+/// A body, and what is held until it is over or given up.
+pub struct Holding<B, H> {
+    body: B,
+    held: H,
 }
+
+/// An answer on its way to the caller, with the place and the span of its call.
+pub type Outgoing = Holding<ProxyBody, (Option<Place>, Option<CallSpan>)>;
+/// A body that is kept whole until it has been forwarded, and the room that was made for it.
+pub type Kept = Holding<Full<Bytes>, Room>;
 
 impl Outgoing {
     /// An answer of a call that has a place.
     pub fn new(body: ProxyBody, place: Place) -> Self {
-        Self {
-            body,
-            _place: Some(place),
-            _span: None,
-        }
+        let held = (Some(place), None);
+        Self { body, held }
     }
 
     /// The same with its call's span.
-    pub fn followed_by(self, span: CallSpan) -> Self {
-        Self {
-            _span: Some(span),
-            ..self
-        }
+    pub fn followed_by(mut self, span: CallSpan) -> Self {
+        self.held.1 = Some(span);
+        self
     }
 }
 
 impl From<Bytes> for Outgoing {
     fn from(bytes: Bytes) -> Self {
-        Self {
-            body: bytes.into(),
-            _place: None,
-            _span: None,
-        }
+        let held = (None, None);
+        let body = bytes.into();
+        Self { body, held }
     }
 }
 
-impl Body for Outgoing {
-    type Data = Bytes;
-    type Error = BodyError;
+impl Kept {
+    /// A body, and the room that was made for it.
+    pub fn whole(body: Bytes, held: Room) -> Self {
+        let body = body.into();
+        Self { body, held }
+    }
+}
+
+impl<B: Body + Unpin, H: Unpin> Body for Holding<B, H> {
+    type Data = B::Data;
+    type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         Pin::new(&mut self.get_mut().body).poll_frame(cx)
     }
 
@@ -282,42 +286,6 @@ impl Body for Arriving {
             .get_or_insert_with(|| Box::pin(sleep_until(until())));
         ready!(patience.as_mut().poll(cx));
         Poll::Ready(Some(Err(TooSlow.into())))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// A body that is kept whole until it has been forwarded.
-pub struct Kept {
-    body: Full<Bytes>,
-    _room: Room,
-}
-
-impl Kept {
-    /// A body, and the room that was made for it.
-    pub fn new(body: Bytes, room: Room) -> Self {
-        Self {
-            body: body.into(),
-            _room: room,
-        }
-    }
-}
-
-impl Body for Kept {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -20,12 +20,12 @@ use tokio::task::JoinSet;
 use super::control::{self, Commands};
 use super::health::{self, Dependency, Readiness};
 use super::refusal::{Refusal, Shape};
+use super::route::Routes;
 use super::serve::ServeError;
 use crate::clock::Clock;
 use crate::config::{Config, MAX_CONNECTIONS};
 use crate::ledger::Away;
 use crate::listener::{self, Bounds};
-use crate::telemetry::list::NO_ROUTE;
 use crate::telemetry::{Metrics, Telemetry};
 
 const NOT_REACHED: Refusal = Refusal::QuotaUnavailable("the ledger has not been reached yet");
@@ -89,11 +89,14 @@ impl Doors {
     }
 
     /// Answers every call that it cannot be admitted yet, and the control listener as ever, until `found` is done.
-    pub async fn refuse_until<T>(&self, config: &Config, found: impl Future<Output = T>) -> T {
-        let closed = Arc::new(Closed {
-            config: config.clone(),
-            metrics: self.telemetry.metrics.clone(),
-        });
+    pub async fn refuse_until<T>(
+        &self,
+        config: &Config,
+        found: impl Future<Output = T>,
+    ) -> Result<T, ServeError> {
+        let metrics = self.telemetry.metrics.clone();
+        let routes = Routes::new(config, &metrics).map_err(ServeError::Roots)?;
+        let closed = Arc::new(Closed { routes, metrics });
         let service = service_fn(move |request: Request<Incoming>| {
             let response = closed.answer(&request);
             async { Ok::<_, Infallible>(response) }
@@ -102,7 +105,7 @@ impl Doors {
             listener::serve(self.proxy.clone(), Self::bounds(config), service, pending());
         let beside = control::serve(&self.control, None, pending());
         tokio::select! {
-            found = found => found,
+            found = found => Ok(found),
             () = refusing => unreachable!("nothing ends it"),
             () = beside => unreachable!("nothing ends it"),
         }
@@ -154,24 +157,24 @@ fn ended(end: &watch::Sender<bool>) -> impl Future<Output = ()> + use<> {
 
 /// What callers meet before there is anything to ask.
 struct Closed {
-    config: Config,
+    routes: Routes,
     metrics: Metrics,
 }
 
 impl Closed {
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        let path = request.uri().path();
-        let mut routes = self.config.routes.iter();
-        let found = routes.find(|route| route.rest(path).is_some());
-        let (shape, refusal) = found.map_or((Shape::Problem, Refusal::UnknownRoute), |route| {
-            (Shape::of(&route.meter), NOT_REACHED)
-        });
-        let name = found.map_or(NO_ROUTE, |route| &route.prefix);
-        let counted = self.metrics.route(name);
+        let (shape, refusal, counted) = self.routes.find(request.uri().path()).map_or(
+            (
+                Shape::Problem,
+                Refusal::UnknownRoute,
+                self.metrics.no_route(),
+            ),
+            |route| (route.shape(), NOT_REACHED, &*route.metrics),
+        );
         counted.refused(refusal.code());
         let has_body = !request.body().is_end_stream();
         let now = Clock::System.now();
-        let response = refusal.answer(shape, has_body, &self.config.refusal, now);
+        let response = refusal.answer(shape, has_body, &self.routes.refusals, now);
         response.map(Full::from)
     }
 }

@@ -141,7 +141,7 @@ async fn openai_call(
         request: Forwardable {
             head,
             path,
-            body: Either::Left(Kept::new(asked.body, room)),
+            body: Either::Left(Kept::whole(asked.body, room)),
         },
         demand: Demand::Tokens {
             estimate: asked.estimate,
