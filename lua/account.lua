@@ -62,14 +62,14 @@ local function view_counters(account)
 end
 
 local function view_hold(id, hold)
-  local claim, slices, lines = { cmsgpack.unpack(hold[HOLD_CLAIM]) }, {}, {}
-  for slice = FIRST_SLICE, #hold, 2 do
-    slices[#slices + 1] = { hold[slice], hold[slice + 1] }
+  local drawn, slices, lines = hold[HOLD_SLICES], {}, {}
+  for slice = 1, #drawn, 2 do
+    slices[#slices + 1] = { drawn[slice], drawn[slice + 1] }
   end
-  for line = FIRST_LINE, #claim, LINE_SIZE do
-    lines[#lines + 1] = { claim[line], claim[line + LINE_START], claim[line + LINE_AMOUNT] }
+  for line = HOLD_FIRST_LINE, #hold, LINE_SIZE do
+    lines[#lines + 1] = { hold[line], hold[line + LINE_START], hold[line + LINE_AMOUNT] }
   end
-  return { id, hold[HOLD_DEADLINE], claim[CLAIM_CHARGE], slices, lines }
+  return { id, hold[HOLD_DEADLINE], hold[HOLD_CHARGE], slices, lines }
 end
 
 local function view_entries()
@@ -82,8 +82,9 @@ local function view_entries()
   return entries
 end
 
-if is_lost(header, epoch) then
-  return lost(header)
+local found = redis.call('HGET', header, 'epoch')
+if found ~= epoch then
+  return { 'lost', found or 'none' }
 end
 local account = read_account(account_key)
 if is_cold(account, epoch) then

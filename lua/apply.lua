@@ -48,8 +48,9 @@ local function reordered(account, order)
   return new
 end
 
-if is_lost(header, epoch) then
-  return lost(header)
+local found = redis.call('HGET', header, 'epoch')
+if found ~= epoch then
+  return { 'lost', found or 'none' }
 end
 local now = clock()
 local applied = tonumber(redis.call('HGET', header, 'applied_seq'))

@@ -15,8 +15,9 @@
 local header, account_key, outbox = KEYS[1], KEYS[2], KEYS[3]
 local epoch, account_id, lot, expires_at = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
-if is_lost(header, epoch) then
-  return lost(header)
+local found = redis.call('HGET', header, 'epoch')
+if found ~= epoch then
+  return { 'lost', found or 'none' }
 end
 local now = clock()
 if now < expires_at then

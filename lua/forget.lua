@@ -10,8 +10,9 @@ local header, outbox = KEYS[1], KEYS[2]
 local epoch = ARGV[1]
 local CHUNK = 1000 -- Lua puts an unpacked list on its stack, which is small.
 
-if is_lost(header, epoch) then
-  return lost(header)
+local found = redis.call('HGET', header, 'epoch')
+if found ~= epoch then
+  return { 'lost', found or 'none' }
 end
 local forgotten = 0
 for first = 2, #ARGV, CHUNK do

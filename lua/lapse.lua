@@ -19,26 +19,27 @@ local reservation_id = ARGV[3]
 
 -- A lapse assumes that the call was forwarded: the floor at least, or what was metered (rule 6).
 local function lapsed_totals(hold)
-  local claim, amounts = { cmsgpack.unpack(hold[HOLD_CLAIM]) }, hold[HOLD_AMOUNTS] or {}
-  local totals = { reservation_id, 'lapsed', math.max(claim[CLAIM_FLOOR], hold[HOLD_METERED]) }
-  for line = FIRST_LINE, #claim, LINE_SIZE do
-    local metered = amounts[(line - FIRST_LINE) / LINE_SIZE + 1] or 0
-    local amount = math.max(claim[line + LINE_FLOOR], metered)
+  local amounts = hold[HOLD_AMOUNTS] or {}
+  local totals = { reservation_id, 'lapsed', math.max(hold[HOLD_FLOOR], hold[HOLD_METERED]) }
+  for line = HOLD_FIRST_LINE, #hold, LINE_SIZE do
+    local metered = amounts[(line - HOLD_FIRST_LINE) / LINE_SIZE + 1] or 0
+    local amount = math.max(hold[line + LINE_FLOOR], metered)
     if amount ~= 0 then
       local n = #totals
-      totals[n + 1], totals[n + 2], totals[n + 3] = claim[line], claim[line + LINE_START], amount
+      totals[n + 1], totals[n + 2], totals[n + 3] = hold[line], hold[line + LINE_START], amount
     end
   end
   return totals
 end
 
-if is_lost(call.header, call.epoch) then
-  return lost(call.header)
+local found = redis.call('HGET', call.header, 'epoch')
+if found ~= call.epoch then
+  return { 'lost', found or 'none' }
 end
 local now = clock()
 local hold, mark = read_reservation(call.reservation, now)
 if mark then
-  return ended(mark)
+  return { 'ended', mark[MARK_OUTCOME], mark[MARK_CHARGE] }
 end
 if not hold then
   -- Nothing is held under this name: it must not be found overdue for ever.
@@ -54,4 +55,4 @@ if is_cold(account, call.epoch) then
 end
 
 local totals = lapsed_totals(hold)
-return { 'lapsed', end_hold(call, account, hold, totals, cmsgpack.pack(unpack(totals)), hold[HOLD_DETAIL], now) }
+return { 'lapsed', end_hold(call, account, hold, totals, cmsgpack.pack(unpack(totals)), detail_of(hold), now) }

@@ -54,8 +54,9 @@ local function load_counters(account, known, balances)
   end
 end
 
-if is_lost(header, epoch) then
-  return lost(header)
+local found = redis.call('HGET', header, 'epoch')
+if found ~= epoch then
+  return { 'lost', found or 'none' }
 end
 local now = clock()
 local known = read_account(account_key)

@@ -10,8 +10,9 @@
 local header, outbox = KEYS[1], KEYS[2]
 local epoch, max = ARGV[1], ARGV[2]
 
-if is_lost(header, epoch) then
-  return lost(header)
+local found = redis.call('HGET', header, 'epoch')
+if found ~= epoch then
+  return { 'lost', found or 'none' }
 end
 local name = server_name(redis.call('INFO', 'server', 'replication'))
 return { 'outbox', name, redis.call('XRANGE', outbox, '-', '+', 'COUNT', max) }

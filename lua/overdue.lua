@@ -10,8 +10,9 @@
 local header, deadlines = KEYS[1], KEYS[2]
 local epoch, max = ARGV[1], ARGV[2]
 
-if is_lost(header, epoch) then
-  return lost(header)
+local found = redis.call('HGET', header, 'epoch')
+if found ~= epoch then
+  return { 'lost', found or 'none' }
 end
 local now = clock()
 return { 'overdue', now, redis.call('ZRANGEBYSCORE', deadlines, '-inf', now, 'LIMIT', 0, max) }

@@ -22,13 +22,14 @@ local function note_amounts(hold, amounts)
   hold[HOLD_AMOUNTS] = noted
 end
 
-if is_lost(header, epoch) then
-  return lost(header)
+local found = redis.call('HGET', header, 'epoch')
+if found ~= epoch then
+  return { 'lost', found or 'none' }
 end
 local now = clock()
 local hold, mark = read_reservation(reservation_key, now)
 if mark then
-  return ended(mark)
+  return { 'ended', mark[MARK_OUTCOME], mark[MARK_CHARGE] }
 end
 if not hold then
   return { 'unknown' }
@@ -36,11 +37,13 @@ end
 
 local charge, amounts = cmsgpack.unpack(metered)
 if charge >= hold[HOLD_METERED] then
-  hold[HOLD_METERED], hold[HOLD_DETAIL] = charge, detail
+  hold[HOLD_METERED] = charge
+else
+  detail = detail_of(hold)
 end
 note_amounts(hold, amounts)
 local deadline = math.max(hold[HOLD_DEADLINE], math.min(now + deadline_ms, hold[HOLD_LATEST]))
 hold[HOLD_DEADLINE] = deadline
-redis.call('SET', reservation_key, cmsgpack.pack(unpack(hold)))
-redis.call('ZADD', deadlines, deadline, member)
+redis.call('SET', reservation_key, cmsgpack.pack(unpack(hold, HOLD_LINES)) .. detail)
+redis.call('ZADD', deadlines, string.format('%d', deadline), member)
 return { 'held', deadline }

@@ -95,26 +95,27 @@ local function has_room(seen, claim, overage, cap)
   return true
 end
 
--- Sets the charge aside, and appends to the hold from which lots; returns what is held of the debt.
-local function hold_credit(account, hold, charge, now)
-  local n = FIRST_SLICE
+-- Sets the charge aside; returns from which lots, and what is held of the debt.
+local function hold_credit(account, charge, now)
+  local slices, n = {}, 0
   local rest = draw(account, charge, now, function(lot, part)
     account[lot + HELD] = add(account[lot + HELD], part)
-    hold[n], hold[n + 1] = account[lot + ID], part
+    slices[n + 1], slices[n + 2] = account[lot + ID], part
     n = n + 2
   end)
   account[DEBT_HELD] = add(account[DEBT_HELD], rest)
-  return rest
+  return slices, rest
 end
 
-if is_lost(header, epoch) then
-  return lost(header)
+local found = redis.call('HGET', header, 'epoch')
+if found ~= epoch then
+  return { 'lost', found or 'none' }
 end
 local now = clock()
 local claim = { cmsgpack.unpack(packed_claim) }
 local hold, mark = read_reservation(reservation_key, now)
 if mark then
-  return ended(mark)
+  return { 'ended', mark[MARK_OUTCOME], mark[MARK_CHARGE] }
 end
 local account = read_account(account_key)
 if hold then
@@ -143,14 +144,15 @@ if not fits and (claim[CLAIM_ADMISSION] == STRICT or not has_room(seen, claim, M
   return { 'short', cmsgpack.pack(unpack(seen, 1, n)) }
 end
 
-local deadline = now + math.min(deadline_ms, max_age_ms)
-hold = { 'held', deadline, now + max_age_ms, fits and 1 or 0, 0, 0, false, packed_claim, detail }
-hold[HOLD_DEBT] = hold_credit(account, hold, claim[CLAIM_CHARGE], now)
+local deadline, is_fit = now + math.min(deadline_ms, max_age_ms), fits and 1 or 0
+local slices, debt = hold_credit(account, claim[CLAIM_CHARGE], now)
 local guess = lots_end(account)
 for line = FIRST_LINE, #claim, LINE_SIZE do
   guess = move_counter(account, claim[line], claim[line + LINE_START], 0, claim[line + LINE_AMOUNT], guess)
 end
+local lines = (#claim - CLAIM_HEAD_SIZE) / LINE_SIZE
+local head = cmsgpack.pack(lines, deadline, now + max_age_ms, is_fit, debt, 0, false, slices)
 redis.call('HSET', account_key, 'state', pack_account(account))
-redis.call('SET', reservation_key, cmsgpack.pack(unpack(hold)))
-redis.call('ZADD', deadlines, deadline, member)
-return { 'held', deadline, hold[HOLD_FITS], cmsgpack.pack(unpack(seen, 1, n)) }
+redis.call('SET', reservation_key, head .. packed_claim .. detail)
+redis.call('ZADD', deadlines, string.format('%d', deadline), member)
+return { 'held', deadline, is_fit, cmsgpack.pack(unpack(seen, 1, n)) }

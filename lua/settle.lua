@@ -19,10 +19,53 @@ local call = {
 }
 local packed_totals, detail = ARGV[3], ARGV[4]
 
--- A settle after a lapse moves the difference; its entry carries the total (rule 6). Rare: what it needs is made inside.
+-- Whether a cumulative count would go down by more than it stands at (rule 33).
+local function goes_below_zero(account, mark, totals)
+  local lapsed = mark and mark[MARK_LAPSE][5] or {}
+  for count = FIRST_COUNT, #totals, COUNT_SIZE do
+    local key, start, by = totals[count], totals[count + COUNT_START], totals[count + COUNT_AMOUNT]
+    if by < 0 then
+      for i = 1, #lapsed, COUNT_SIZE do
+        if lapsed[i] == key and lapsed[i + COUNT_START] == start then
+          by = by - lapsed[i + COUNT_AMOUNT]
+        end
+      end
+      local counter = find_counter(account, key)
+      local stands = counter and account[counter + START] == start and account[counter + USED] or 0
+      if less(add(stands, by), 0) then
+        return true
+      end
+    end
+  end
+  return false
+end
+
+local found = redis.call('HGET', call.header, 'epoch')
+if found ~= call.epoch then
+  return { 'lost', found or 'none' }
+end
+local now = clock()
+local hold, mark = read_reservation(call.reservation, now)
+if mark and not mark[MARK_LAPSE] then
+  return { 'ended', mark[MARK_OUTCOME], mark[MARK_CHARGE] }
+end
+local account = read_account(call.account)
+if is_cold(account, call.epoch) then
+  return { 'cold' }
+end
+
+local totals = { cmsgpack.unpack(packed_totals) }
+if goes_below_zero(account, mark, totals) then
+  return { 'below_zero' }
+end
+if hold then
+  return { 'settled', end_hold(call, account, hold, totals, packed_totals, detail, now) }
+end
+-- What is left is rare: so what it needs is made only now.
+
+-- A settle after a lapse moves the difference; its entry carries the total (rule 6).
 local function correct(account, mark, totals, now)
-  local reserved, claim, lapse_debt, lapse_lots, lapse_counts = unpack(mark[MARK_LAPSE])
-  claim = { cmsgpack.unpack(claim) }
+  local reserved, lines, lapse_debt, lapse_lots, lapse_counts = unpack(mark[MARK_LAPSE])
 
   -- Gives back a part of what the lapse charged: debt first, then the lots, the last drawn first.
   local function give_back(amount)
@@ -63,7 +106,7 @@ local function correct(account, mark, totals, now)
     for i = FIRST_COUNT, #totals, COUNT_SIZE do
       local key, start, amount = totals[i], totals[i + COUNT_START], totals[i + COUNT_AMOUNT]
       count(key, start, amount - amount_of(lapse_counts, 1, COUNT_SIZE, COUNT_AMOUNT, key, start))
-      overrun = overrun or amount > amount_of(claim, FIRST_LINE, LINE_SIZE, LINE_AMOUNT, key, start)
+      overrun = overrun or amount > amount_of(lines, 1, LINE_SIZE, LINE_AMOUNT, key, start)
     end
     for i = 1, #lapse_counts, COUNT_SIZE do
       local key, start = lapse_counts[i], lapse_counts[i + COUNT_START]
@@ -84,27 +127,6 @@ local function correct(account, mark, totals, now)
   return pack_entry(call, now, overrun, reserved, debt, lots, counts, cut), cut
 end
 
--- Whether a cumulative count would go down by more than it stands at (rule 33).
-local function goes_below_zero(account, mark, totals)
-  local lapsed = mark and mark[MARK_LAPSE][5] or {}
-  for count = FIRST_COUNT, #totals, COUNT_SIZE do
-    local key, start, by = totals[count], totals[count + COUNT_START], totals[count + COUNT_AMOUNT]
-    if by < 0 then
-      for i = 1, #lapsed, COUNT_SIZE do
-        if lapsed[i] == key and lapsed[i + COUNT_START] == start then
-          by = by - lapsed[i + COUNT_AMOUNT]
-        end
-      end
-      local counter = find_counter(account, key)
-      local stands = counter and account[counter + START] == start and account[counter + USED] or 0
-      if less(add(stands, by), 0) then
-        return true
-      end
-    end
-  end
-  return false
-end
-
 -- An id that is not known is charged at once; the ledger decides whether that was right (rules 7 and 24).
 local function charge_unknown(account, totals, now)
   local lots = {}
@@ -116,26 +138,6 @@ local function charge_unknown(account, totals, now)
   return pack_entry(call, now, false, 0, debt, lots, nil, cut), cut
 end
 
-if is_lost(call.header, call.epoch) then
-  return lost(call.header)
-end
-local now = clock()
-local hold, mark = read_reservation(call.reservation, now)
-if mark and not mark[MARK_LAPSE] then
-  return ended(mark)
-end
-local account = read_account(call.account)
-if is_cold(account, call.epoch) then
-  return { 'cold' }
-end
-
-local totals = { cmsgpack.unpack(packed_totals) }
-if goes_below_zero(account, mark, totals) then
-  return { 'below_zero' }
-end
-if hold then
-  return { 'settled', end_hold(call, account, hold, totals, packed_totals, detail, now) }
-end
 local entry, cut
 if mark then
   entry, cut = correct(account, mark, totals, now)

@@ -45,14 +45,14 @@ end
 -- Charges a hold where it was held, gives the unused rest back to where it came from (invariant 2), and charges what
 -- exceeds the hold, too (invariant 5). Returns the lots and the debt that moved, and what is not charged.
 local function charge_hold(account, hold, charge, now)
-  local lots, rest = {}, charge
-  for slice = FIRST_SLICE, #hold, 2 do
-    local lot, held = find_lot(account, hold[slice]), hold[slice + 1]
+  local lots, slices, rest = {}, hold[HOLD_SLICES], charge
+  for slice = 1, #slices, 2 do
+    local lot, held = find_lot(account, slices[slice]), slices[slice + 1]
     local part = rest < held and rest or held
     account[lot + HELD] = subtract(account[lot + HELD], held)
     account[lot + LEFT] = add(account[lot + LEFT], held - part)
     if part ~= 0 then
-      add_charge(lots, hold[slice], part)
+      add_charge(lots, slices[slice], part)
     end
     rest = rest - part
   end
@@ -151,10 +151,10 @@ local function counted(totals, key, start)
 end
 
 -- Gives back what the lines hold and counts what was used; says whether any counter used more than it held.
-local function count_hold(account, claim, totals)
+local function count_hold(account, hold, totals)
   local overrun, met, guess = false, 0, lots_end(account)
-  for line = FIRST_LINE, #claim, LINE_SIZE do
-    local key, start, amount = claim[line], claim[line + LINE_START], claim[line + LINE_AMOUNT]
+  for line = HOLD_FIRST_LINE, #hold, LINE_SIZE do
+    local key, start, amount = hold[line], hold[line + LINE_START], hold[line + LINE_AMOUNT]
     -- Counts mostly come in the order of the lines, so the next one is looked at first.
     local count, used = FIRST_COUNT + met, nil
     if totals[count] == key and totals[count + COUNT_START] == start then
@@ -172,8 +172,8 @@ local function count_hold(account, claim, totals)
   -- A count that no line held: more than was held, so an overrun, unless it goes down.
   for count = FIRST_COUNT, #totals, COUNT_SIZE do
     local key, start, is_held = totals[count], totals[count + COUNT_START], false
-    for line = FIRST_LINE, #claim, LINE_SIZE do
-      is_held = is_held or (claim[line] == key and claim[line + LINE_START] == start)
+    for line = HOLD_FIRST_LINE, #hold, LINE_SIZE do
+      is_held = is_held or (hold[line] == key and hold[line + LINE_START] == start)
     end
     if not is_held then
       local amount = totals[count + COUNT_AMOUNT]
@@ -187,15 +187,14 @@ end
 -- Leaves a mark, so that no late command holds or charges this id again (rule 5, invariant 4).
 local function mark_ended(key, totals, now, lapse)
   local mark = cmsgpack.pack(totals[TOTALS_OUTCOME], totals[TOTALS_CHARGE], now + ENDED_MARK_MS, lapse or false)
-  redis.call('SET', key, mark, 'PX', ENDED_MARK_MS)
+  redis.call('SET', key, mark, 'PX', ENDED_MARK_PX)
 end
 
 -- Ends an open hold. `call` names the keys and arguments of the verb; returns the entry's number.
 local function end_hold(call, account, hold, totals, packed_totals, detail, now)
-  local claim = { cmsgpack.unpack(hold[HOLD_CLAIM]) }
-  local reserved, charge = claim[CLAIM_CHARGE], totals[TOTALS_CHARGE]
+  local reserved, charge = hold[HOLD_CHARGE], totals[TOTALS_CHARGE]
   local lots, debt, beyond = charge_hold(account, hold, charge, now)
-  local overrun = count_hold(account, claim, totals) or charge > reserved
+  local overrun = count_hold(account, hold, totals) or charge > reserved
   local cut = cut_totals(account, totals, beyond)
   if cut then
     packed_totals = cmsgpack.pack(unpack(totals))
@@ -203,7 +202,7 @@ local function end_hold(call, account, hold, totals, packed_totals, detail, now)
 
   redis.call('HSET', call.account, 'state', pack_account(account))
   local lapse = totals[TOTALS_OUTCOME] == 'lapsed'
-    and { reserved, hold[HOLD_CLAIM], debt, lots, { unpack(totals, FIRST_COUNT) } }
+    and { reserved, { unpack(hold, HOLD_FIRST_LINE) }, debt, lots, { unpack(totals, FIRST_COUNT) } }
   mark_ended(call.reservation, totals, now, lapse)
   redis.call('ZREM', call.deadlines, call.member)
   local seq = next_seq(call.header)

@@ -7,7 +7,7 @@
 -- start, amount, …. Where the counters moved as the totals say, they are nil.
 
 local function next_seq(header)
-  return redis.call('HINCRBY', header, 'out_seq', 1)
+  return redis.call('HINCRBY', header, 'out_seq', '1')
 end
 
 local function write_ending(outbox, seq, account_id, entry, totals, detail)

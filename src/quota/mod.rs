@@ -59,7 +59,7 @@ pub const MAX_DETAIL_BYTES: usize = 16 * 1024;
 /// How long the store remembers that a reservation ended (rule 7).
 pub const ENDED_MARK_MS: i64 = 15 * 60 * 1000;
 /// The layout of what the store keeps; a sidecar of another format keeps its hands off.
-pub const STORE_FORMAT: u32 = 1;
+pub const STORE_FORMAT: u32 = 2;
 
 /// Why a store did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

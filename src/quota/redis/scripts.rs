@@ -9,7 +9,7 @@ use redis::Script as Hashed;
 
 use super::ClockSource;
 use crate::money::{MAX_BALANCE, MAX_DEBT};
-use crate::quota::ENDED_MARK_MS;
+use crate::quota::{ENDED_MARK_MS, MAX_LINES};
 
 /// A script, ready to be called.
 #[derive(Debug)]
@@ -46,10 +46,10 @@ const ALWAYS: &str = "#!lua flags=allow-oom";
 const READS: &str = "#!lua flags=no-writes";
 
 const EXACT: &str = include_str!("../../../lua/prelude/exact.lua");
-const HEADER: &str = include_str!("../../../lua/prelude/header.lua");
 const SERVER: &str = include_str!("../../../lua/prelude/server.lua");
 const ACCOUNT: &str = include_str!("../../../lua/prelude/account.lua");
 const RESERVATION: &str = include_str!("../../../lua/prelude/reservation.lua");
+const DETAIL: &str = include_str!("../../../lua/prelude/detail.lua");
 const LOTS: &str = include_str!("../../../lua/prelude/lots.lua");
 const REPAY: &str = include_str!("../../../lua/prelude/repay.lua");
 const ENTRY: &str = include_str!("../../../lua/prelude/entry.lua");
@@ -70,24 +70,25 @@ impl Scripts {
             ClockSource::Server => SERVER_CLOCK,
             ClockSource::Caller(_) => CALLER_CLOCK,
         };
-        let hold = [HEADER, clock, EXACT, ACCOUNT, RESERVATION];
+        let hold = [clock, EXACT, ACCOUNT, RESERVATION];
         let ending = [&hold[..], &[LOTS, ENTRY, ENDING]].concat();
-        let credit = [HEADER, clock, EXACT, ACCOUNT, LOTS, ENTRY, WITHDRAW, REPAY];
-        let expiry = [HEADER, clock, EXACT, ACCOUNT, ENTRY, WITHDRAW];
-        let deadline = [HEADER, clock, RESERVATION];
+        let lapse = [&ending[..], &[DETAIL]].concat();
+        let credit = [clock, EXACT, ACCOUNT, LOTS, ENTRY, WITHDRAW, REPAY];
+        let expiry = [clock, EXACT, ACCOUNT, ENTRY, WITHDRAW];
+        let deadline = [clock, RESERVATION, DETAIL];
         Self {
             reserve: Script::new(GROWS, &hold, verb!("reserve")),
             progress: Script::new(ALWAYS, &deadline, verb!("progress")),
             settle: Script::new(ALWAYS, &ending, verb!("settle")),
-            lapse: Script::new(ALWAYS, &ending, verb!("lapse")),
-            overdue: Script::new(READS, &[HEADER, clock], verb!("overdue")),
+            lapse: Script::new(ALWAYS, &lapse, verb!("lapse")),
+            overdue: Script::new(READS, &[clock], verb!("overdue")),
             expire: Script::new(ALWAYS, &expiry, verb!("expire")),
             load: Script::new(GROWS, &credit, verb!("load")),
             apply: Script::new(GROWS, &credit, verb!("apply")),
             view: Script::new(READS, &[SERVER, clock], verb!("view")),
             open: Script::new(GROWS, &[], verb!("open")),
-            outbox: Script::new(READS, &[HEADER, SERVER], verb!("outbox")),
-            forget: Script::new(ALWAYS, &[HEADER], verb!("forget")),
+            outbox: Script::new(READS, &[SERVER], verb!("outbox")),
+            forget: Script::new(ALWAYS, &[], verb!("forget")),
             account: Script::new(READS, &hold, verb!("account")),
         }
     }
@@ -96,7 +97,8 @@ impl Scripts {
 impl Script {
     fn new(flags: &str, prelude: &[&str], verb: &str) -> Self {
         let constants = format!(
-            "local MAX_BALANCE, MAX_DEBT, ENDED_MARK_MS = '{MAX_BALANCE}', '{MAX_DEBT}', {ENDED_MARK_MS}"
+            "local MAX_LINES, MAX_BALANCE, MAX_DEBT, ENDED_MARK_MS, ENDED_MARK_PX = \
+             {MAX_LINES}, '{MAX_BALANCE}', '{MAX_DEBT}', {ENDED_MARK_MS}, '{ENDED_MARK_MS}'"
         );
         let text = [&[&*constants], prelude, &[verb]].concat().join("\n");
         let text = format!("{flags}\n{}", folded(&text));
