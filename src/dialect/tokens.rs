@@ -2,6 +2,8 @@
 //!
 //! The tables take 100 MiB and tens of milliseconds to load, so they are loaded at first use, or by [`warm`].
 
+use std::borrow::Cow;
+
 use bpe_openai::{Tokenizer, cl100k_base, o200k_base};
 
 use super::json::{self, Value};
@@ -61,11 +63,21 @@ const FAMILIES: [(&str, Vocabulary); 14] = [
     ("davinci-002", Vocabulary::Cl100k),
 ];
 
-/// A model's family name: without the vendor before it, and without the mark of a fine-tuned one.
-pub(super) fn base_name(model: &str) -> String {
-    let lower = model.to_ascii_lowercase();
-    let own = lower.rsplit('/').next().unwrap_or(&lower);
-    own.strip_prefix("ft:").unwrap_or(own).to_owned()
+/// How the names of fine-tuned models begin.
+const FINE_TUNED: &str = "ft:";
+
+/// A model's family name, in lower case: without the vendor before it, and without the mark of a fine-tuned one.
+pub(super) fn base_name(model: &str) -> Cow<'_, str> {
+    let own = model.rsplit('/').next().unwrap_or(model);
+    let own = match own.get(..FINE_TUNED.len()) {
+        Some(mark) if mark.eq_ignore_ascii_case(FINE_TUNED) => &own[FINE_TUNED.len()..],
+        _ => own,
+    };
+    if own.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(own.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(own)
+    }
 }
 
 impl Vocabulary {

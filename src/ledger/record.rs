@@ -157,11 +157,12 @@ impl RecordDetail {
     /// Makes every text one that any ledger can keep: bounded, and without control characters (NUL breaks a text
     /// column, and jsonb).
     fn clean(&mut self) {
-        for text in [&mut self.route, &mut self.provider, &mut self.model] {
-            *text = clean_text(text);
-        }
-        for text in [&mut self.user_ref, &mut self.project_ref] {
-            *text = text.as_deref().map(clean_text);
+        let refs = [&mut self.user_ref, &mut self.project_ref];
+        let refs = refs.into_iter().flatten();
+        for text in refs.chain([&mut self.route, &mut self.provider, &mut self.model]) {
+            if !is_clean(text) {
+                *text = clean_text(text);
+            }
         }
         if self.tags.len() > MAX_TAGS {
             let left_out = self.tags.len() - MAX_TAGS;
@@ -210,6 +211,11 @@ impl Numbers {
         .iter()
         .all(|number| (0..=MAX_AMOUNT).contains(number))
     }
+}
+
+/// Nearly every text is: there is nothing to make anew.
+fn is_clean(text: &str) -> bool {
+    text.len() <= MAX_TEXT_BYTES && !text.chars().any(char::is_control)
 }
 
 fn clean_text(text: &str) -> String {

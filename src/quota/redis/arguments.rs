@@ -21,6 +21,10 @@ pub(super) fn text(text: &str) -> Argument<'_> {
     Cow::Borrowed(text.as_bytes())
 }
 
+pub(super) fn owned(text: String) -> Argument<'static> {
+    Cow::Owned(text.into_bytes())
+}
+
 pub(super) fn shown(value: impl Display) -> Argument<'static> {
     Cow::Owned(value.to_string().into_bytes())
 }

@@ -28,6 +28,9 @@ const LONGEST_BACK_OFF: Duration = Duration::from_secs(2);
 /// How long to wait before a node is asked again that turned a command away.
 const REDIRECT_WAIT: Duration = Duration::from_millis(5);
 
+/// The digits of a number of keys.
+const NUMBER_BYTES: usize = 20;
+
 /// The number of a connection; a later one is higher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Generation(u64);
@@ -232,8 +235,15 @@ async fn ask(
 
 impl Call<'_> {
     fn command(&self, verb: &str, script: &str) -> Cmd {
-        let mut command = redis::cmd(verb);
-        command.arg(script).arg(self.keys.len()).arg(self.keys);
+        let keys = self.keys.iter().map(String::len);
+        let arguments = self.arguments.iter().map(|argument| argument.len());
+        let bytes: usize = keys.chain(arguments).sum();
+        // The verb, the script and the number of keys come before them.
+        let parts = 3 + self.keys.len() + self.arguments.len();
+        let mut command =
+            Cmd::with_capacity(parts, verb.len() + script.len() + bytes + NUMBER_BYTES);
+        command.arg(verb).arg(script);
+        command.arg(self.keys.len()).arg(self.keys);
         for argument in &self.arguments {
             command.arg(argument.as_ref());
         }

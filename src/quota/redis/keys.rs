@@ -3,61 +3,81 @@
 //! All keys of a shard carry its hash tag, `{<prefix>:<shard>}`, so that they share a slot and a node of a Cluster
 //! (rules 10 and 17).
 
+use uuid::Uuid;
+
 use crate::quota::{AccountId, ReservationId, ShardId};
 
-/// Names the keys of one installation.
+/// Names the keys of one installation. Each is one allocation, because every call names a handful of them.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
-    prefix: String,
+    /// By shard: what all its keys begin with, `{<prefix>:<shard>}`.
+    tags: Vec<String>,
 }
 
 const MAX_PREFIX_BYTES: usize = 64;
 
 impl Keys {
     /// `None` where the prefix could be mistaken for a hash tag's brace, or is empty or long.
-    pub fn new(prefix: &str) -> Option<Self> {
+    pub fn new(prefix: &str, shards: u16) -> Option<Self> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':');
         let usable =
             !prefix.is_empty() && prefix.len() <= MAX_PREFIX_BYTES && prefix.bytes().all(plain);
+        let tags = (0..shards).map(|shard| format!("{{{prefix}:{shard}}}"));
         usable.then(|| Self {
-            prefix: prefix.to_owned(),
+            tags: tags.collect(),
         })
     }
 
     /// What a Cluster hashes of every key of a shard.
-    pub fn tag(&self, shard: ShardId) -> String {
-        format!("{}:{shard}", self.prefix)
+    pub fn hashed(&self, shard: ShardId) -> &str {
+        self.tag(shard).trim_matches(['{', '}'])
+    }
+
+    fn tag(&self, shard: ShardId) -> &str {
+        &self.tags[usize::from(shard.0)]
     }
 
     /// A hash: the shard's header.
     pub fn header(&self, shard: ShardId) -> String {
-        format!("{{{}}}:h", self.tag(shard))
+        [self.tag(shard), ":h"].concat()
     }
 
     /// A hash: the account's state and snapshot.
     pub fn account(&self, shard: ShardId, account: &AccountId) -> String {
-        format!("{{{}}}:a:{account}", self.tag(shard))
+        [self.tag(shard), ":a:", account.as_str()].concat()
     }
 
-    /// A string: the hold, or the mark that it ended.
+    /// A hash: the hold; a string: the mark that it ended.
     pub fn reservation(&self, shard: ShardId, id: ReservationId) -> String {
-        format!("{{{}}}:r:{id}", self.tag(shard))
+        let mut text = Uuid::encode_buffer();
+        [
+            self.tag(shard),
+            ":r:",
+            id.0.hyphenated().encode_lower(&mut text),
+        ]
+        .concat()
     }
 
     /// A stream: the outbox.
     pub fn outbox(&self, shard: ShardId) -> String {
-        format!("{{{}}}:o", self.tag(shard))
+        [self.tag(shard), ":o"].concat()
     }
 
     /// A sorted set: the holds by their deadlines.
     pub fn deadlines(&self, shard: ShardId) -> String {
-        format!("{{{}}}:d", self.tag(shard))
+        [self.tag(shard), ":d"].concat()
     }
 }
 
 /// How the deadlines name a hold: its account too, so that a sweeper knows whose it is.
 pub(super) fn member(id: ReservationId, account: &AccountId) -> String {
-    format!("{id}|{account}")
+    let mut text = Uuid::encode_buffer();
+    [
+        id.0.hyphenated().encode_lower(&mut text),
+        "|",
+        account.as_str(),
+    ]
+    .concat()
 }
 
 #[cfg(test)]
@@ -72,7 +92,7 @@ mod tests {
 
     #[test]
     fn keys_of_a_shard_share_a_slot_whatever_they_name() {
-        let keys = Keys::new("tollgate").unwrap();
+        let keys = Keys::new("tollgate", 8).unwrap();
         let (shard, id) = (ShardId(7), ReservationId::new());
         let account: AccountId = "a.b-c_d@e".parse().unwrap();
         let names = [
@@ -89,6 +109,6 @@ mod tests {
     fn a_prefix_that_would_break_the_hash_tag_is_refused() {
         let long = "x".repeat(MAX_PREFIX_BYTES + 1);
         let unusable = ["", "a}", "{a", "a b", long.as_str()];
-        assert!(unusable.iter().all(|prefix| Keys::new(prefix).is_none()));
+        assert!(unusable.iter().all(|prefix| Keys::new(prefix, 1).is_none()));
     }
 }

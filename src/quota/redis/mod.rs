@@ -107,10 +107,11 @@ impl RedisStore {
     pub async fn connect(settings: RedisSettings) -> Result<Self, StoreError> {
         let unusable = |what: &str| StoreError::Away(format!("its {what} cannot be used"));
         let address = Address::parse(&settings.url).ok_or_else(|| unusable("url"))?;
-        let keys = Keys::new(&settings.prefix).ok_or_else(|| unusable("prefix"))?;
         if settings.shards == 0 {
             return Err(unusable("number of shards"));
         }
+        let keys = Keys::new(&settings.prefix, settings.shards);
+        let keys = keys.ok_or_else(|| unusable("prefix"))?;
         let connections = match address {
             Address::Single(_) => settings.connections.max(1),
             Address::Cluster(_) => 1,
@@ -133,7 +134,7 @@ impl RedisStore {
 
     /// The hash tag that all keys of a shard carry: it tells an operator which slot of a Cluster they are in.
     pub fn hash_tag(&self, shard: ShardId) -> String {
-        self.keys.tag(shard)
+        self.keys.hashed(shard).to_owned()
     }
 
     fn link(&self, shard: ShardId) -> &Link {

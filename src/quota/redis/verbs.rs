@@ -1,7 +1,7 @@
 //! The verbs of [`Store`]: which script, with what keys and arguments, and what its answer says.
 
 use super::answers::{self, List};
-use super::arguments::{self, shown, text};
+use super::arguments::{self, owned, shown, text};
 use super::keys::member;
 use super::{RedisStore, entry};
 use crate::clock::UnixMs;
@@ -66,7 +66,7 @@ impl Store for RedisStore {
         let arguments = vec![
             arguments::claim(reserve),
             text(&reserve.detail),
-            shown(member(reserve.id, &reserve.account)),
+            owned(member(reserve.id, &reserve.account)),
             shown(reserve.deadline_ms),
             shown(reserve.max_age_ms),
             shown(self.outbox_bound),
@@ -102,7 +102,7 @@ impl Store for RedisStore {
         let arguments = vec![
             arguments::metered(progress),
             text(&progress.detail),
-            shown(member(progress.id, &progress.account)),
+            owned(member(progress.id, &progress.account)),
             shown(progress.deadline_ms),
         ];
         let script = &self.scripts.progress;
@@ -122,7 +122,7 @@ impl Store for RedisStore {
             text(settle.account.as_str()),
             arguments::totals(settle),
             text(&settle.detail),
-            shown(member(settle.id, &settle.account)),
+            owned(member(settle.id, &settle.account)),
         ];
         let script = &self.scripts.settle;
         let (word, mut answer) = self.run(shard, script, &keys, arguments).await?;
@@ -141,7 +141,7 @@ impl Store for RedisStore {
         let arguments = vec![
             text(overdue.account.as_str()),
             shown(overdue.id),
-            shown(member(overdue.id, &overdue.account)),
+            owned(member(overdue.id, &overdue.account)),
         ];
         let script = &self.scripts.lapse;
         let (word, mut answer) = self.run(shard, script, &keys, arguments).await?;
