@@ -47,7 +47,7 @@ impl Keys {
         [self.tag(shard), ":a:", account.as_str()].concat()
     }
 
-    /// A hash: the hold; a string: the mark that it ended.
+    /// A string: the hold, or the mark that it ended.
     pub fn reservation(&self, shard: ShardId, id: ReservationId) -> String {
         let mut text = Uuid::encode_buffer();
         [
