@@ -23,6 +23,7 @@ mod harness;
 mod claims;
 mod concurrency;
 mod flush;
+mod histogram;
 mod hot_path;
 mod load;
 mod monitor;
@@ -32,7 +33,9 @@ mod proxy;
 mod report;
 mod scale;
 mod setting;
+mod soak;
 mod stream;
+mod traffic;
 
 /// It counts; the sidecars that are measured are processes of their own, with their own allocator.
 #[global_allocator]
@@ -43,6 +46,8 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 pub struct Effort {
     /// A smoke run: everything happens, and no figure means much.
     pub quick: bool,
+    /// How long a soak lasts, if it was said.
+    pub minutes: Option<u32>,
 }
 
 impl Effort {
@@ -61,36 +66,62 @@ const SMALL: [(&str, Bench); 4] = [
     ("flush", flush::run),
 ];
 const LARGE: [(&str, Bench); 2] = [("proxy", proxy::run), ("stream", stream::run)];
+/// Not among `all`: it takes half an hour.
+const LONG: [(&str, Bench); 1] = [("soak", soak::run)];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().map(String::as_str) == Some(concurrency::WORKER) {
         return concurrency::work(&arguments[1..]);
     }
-    let effort = Effort {
-        quick: arguments.iter().any(|argument| argument == "--quick"),
-    };
-    let names: Vec<&String> = arguments
-        .iter()
-        .filter(|argument| !argument.starts_with("--"))
-        .collect();
-    let all = SMALL.iter().chain(&LARGE);
-    if let Some(unknown) = names.iter().find(|name| {
-        let mut known = all.clone();
-        **name != "all" && !known.any(|(known, _)| known == *name)
-    }) {
-        eprintln!(
-            "no benchmark is called `{unknown}`: all, hot_path, concurrency, scale, flush, proxy, stream"
-        );
+    let (effort, names) = understood(&arguments).unwrap_or_else(|problem| {
+        eprintln!("{problem}");
         std::process::exit(2);
-    }
+    });
     let mut report = Report::begin(effort.quick);
-    let is_named = |name: &str| names.iter().any(|named| *named == name || *named == "all");
-    for (place, (name, bench)) in all.enumerate() {
-        if is_named(name) || (names.is_empty() && place < SMALL.len()) {
+    let is_named = |name: &str| names.contains(&name);
+    let is_small = |place: usize| place < SMALL.len();
+    for (place, (name, bench)) in every().enumerate() {
+        let is_of_all = is_named("all") && LONG.iter().all(|(long, _)| long != name);
+        if is_named(name) || is_of_all || (names.is_empty() && is_small(place)) {
             report.subject(name);
             bench(&mut report, effort);
         }
     }
     report.finish();
+}
+
+fn every() -> impl Iterator<Item = &'static (&'static str, Bench)> {
+    SMALL.iter().chain(&LARGE).chain(&LONG)
+}
+
+/// How much effort, and which benchmarks; or what is wrong.
+fn understood(arguments: &[String]) -> Result<(Effort, Vec<&str>), String> {
+    let mut effort = Effort {
+        quick: false,
+        minutes: None,
+    };
+    let mut names = Vec::new();
+    let mut arguments = arguments.iter().map(String::as_str);
+    while let Some(argument) = arguments.next() {
+        match argument {
+            "--quick" => effort.quick = true,
+            "--minutes" => {
+                let minutes = arguments.next().and_then(|number| number.parse().ok());
+                effort.minutes = Some(minutes.ok_or("--minutes wants a whole number")?);
+            }
+            // Cargo has flags of its own for whatever it runs as a benchmark.
+            flag if flag.starts_with("--") => {}
+            "all" => names.push("all"),
+            name if every().any(|(known, _)| *known == name) => names.push(name),
+            unknown => {
+                let known: Vec<_> = every().map(|(name, _)| *name).collect();
+                return Err(format!(
+                    "no benchmark is called `{unknown}`: all, {}",
+                    known.join(", ")
+                ));
+            }
+        }
+    }
+    Ok((effort, names))
 }

@@ -35,7 +35,8 @@ pub fn resident_bytes(pid: u32) -> f64 {
     own_resident_bytes(pid) + children.map(own_resident_bytes).sum::<f64>()
 }
 
-fn own_resident_bytes(pid: u32) -> f64 {
+/// The same of a process without its children.
+pub fn own_resident_bytes(pid: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib: f64 = line

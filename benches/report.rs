@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 pub struct Report {
     is_quick: bool,
     subject: String,
-    lines: Vec<Value>,
+    path: PathBuf,
+    /// Written line by line, so that a run that is cut off leaves what it has measured.
+    file: File,
 }
 
 /// What a figure should reach.
@@ -21,10 +23,12 @@ pub enum Goal {
 
 impl Report {
     pub fn begin(is_quick: bool) -> Self {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("bench.jsonl");
         Self {
             is_quick,
             subject: String::new(),
-            lines: Vec::new(),
+            file: File::create(&path).expect("a file for the figures"),
+            path,
         }
     }
 
@@ -35,9 +39,7 @@ impl Report {
 
     pub fn figure(&mut self, what: &str, value: f64, unit: &str) {
         println!("  {what:<66} {:>12} {unit}", shown(value));
-        self.lines.push(json!({
-            "bench": self.subject, "what": what, "value": value, "unit": unit, "quick": self.is_quick,
-        }));
+        self.write(json!({ "what": what, "value": value, "unit": unit }));
     }
 
     /// A figure with a goal: whether it was reached is said, and nothing fails because of it, since machines differ.
@@ -51,19 +53,25 @@ impl Report {
             "  {what:<66} {:>12} {unit}   [{asked}: {said}]",
             shown(value)
         );
-        self.lines.push(json!({
-            "bench": self.subject, "what": what, "value": value, "unit": unit, "quick": self.is_quick,
-            "goal": asked, "reached": reached,
+        self.write(json!({
+            "what": what, "value": value, "unit": unit, "goal": asked, "reached": reached,
         }));
     }
 
+    /// Several figures of one moment, in a line of their own.
+    pub fn line(&mut self, said: &str, figures: Value) {
+        println!("  {said}");
+        self.write(figures);
+    }
+
+    fn write(&mut self, mut line: Value) {
+        line["bench"] = json!(self.subject);
+        line["quick"] = json!(self.is_quick);
+        writeln!(self.file, "{line}").expect("room for the figures");
+    }
+
     pub fn finish(self) {
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("bench.jsonl");
-        let mut file = File::create(&path).expect("a file for the figures");
-        for line in &self.lines {
-            writeln!(file, "{line}").expect("room for the figures");
-        }
-        println!("\nthe same as JSON: {}", path.display());
+        println!("\nthe same as JSON: {}", self.path.display());
     }
 }
 

@@ -42,7 +42,12 @@ impl Setting {
     pub async fn on_servers(redis: &redis::Server) -> Self {
         let name = format!("bench_{}", Uuid::now_v7().simple());
         let database = postgres::empty_database(&name).await;
-        Self::of(Installation::at(&redis.url(), &database))
+        Self::on(redis, &database)
+    }
+
+    /// The same in a database that is there.
+    pub fn on(redis: &redis::Server, database: &str) -> Self {
+        Self::of(Installation::at(&redis.url(), database))
     }
 
     fn of(installation: Installation) -> Self {
@@ -54,7 +59,12 @@ impl Setting {
     }
 
     pub fn customer(&self) -> Customer {
-        let account = self.installation.account_on(&self.plan, CREDITS);
+        self.customer_with(CREDITS)
+    }
+
+    /// One with so many credits.
+    pub fn customer_with(&self, credits: &str) -> Customer {
+        let account = self.installation.account_on(&self.plan, credits);
         Customer {
             key_id: account.key_id.clone(),
             key: account.key.clone(),
@@ -70,6 +80,16 @@ impl Setting {
             route("/none", upstream, "none")
         );
         Sidecar::start(&self.config(&routes, ledger_url))
+    }
+
+    /// A sidecar with two metered routes, the second to an upstream that streams.
+    pub fn sidecar_with_streams(&self, upstream: &str, streams: &str) -> Sidecar {
+        let routes = format!(
+            "{}{}",
+            route("/openai", upstream, "openai"),
+            route("/streams", streams, "openai")
+        );
+        Sidecar::start(&self.config(&routes, None))
     }
 
     /// A sidecar that needs no tokenizer.

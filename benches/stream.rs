@@ -28,7 +28,7 @@ const BUFFER_BYTES: usize = 16 * 1024;
 static ZERO: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// What one stream took, in microseconds.
-struct Streamed {
+pub struct Streamed {
     first_byte_us: f64,
     /// From the upstream to the caller, an event each.
     delays_us: Vec<f64>,
@@ -133,12 +133,7 @@ fn round(streams: Vec<Streamed>) -> Round {
 
 /// All streams at once; what they took, and by how much they made a process grow while they were open.
 async fn streams(base: &str, path: &str, key: &str, pid: Option<u32>) -> (Vec<Streamed>, f64) {
-    let body = BODY.replacen(
-        '{',
-        r#"{"stream":true,"stream_options":{"include_usage":true},"#,
-        1,
-    );
-    let request = load::request(base, path, key, &body);
+    let request = request(base, path, key);
     let address = load::address(base);
     let before = pid.map_or(0.0, resident_bytes);
     let streams = (0..STREAMS).map(|place| {
@@ -161,7 +156,18 @@ async fn streams(base: &str, path: &str, key: &str, pid: Option<u32>) -> (Vec<St
     )
 }
 
-async fn stream(address: std::net::SocketAddr, request: &[u8]) -> Streamed {
+/// A chat call whose answer is to be streamed.
+pub fn request(base: &str, path: &str, key: &str) -> Vec<u8> {
+    let body = BODY.replacen(
+        '{',
+        r#"{"stream":true,"stream_options":{"include_usage":true},"#,
+        1,
+    );
+    load::request(base, path, key, &body)
+}
+
+/// One stream to its end.
+pub async fn stream(address: std::net::SocketAddr, request: &[u8]) -> Streamed {
     let mut stream = TcpStream::connect(address).await.expect("somebody listens");
     stream.set_nodelay(true).expect("a connected socket");
     let sent = Instant::now();
@@ -228,7 +234,7 @@ fn note_events(bytes: &[u8], now: Duration, delays_us: &mut Vec<f64>) -> usize {
 }
 
 /// An upstream whose streams have so many events, one a [`PACE`].
-async fn upstream(events: usize) -> String {
+pub async fn upstream(events: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     tokio::spawn(async move {

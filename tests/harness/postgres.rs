@@ -24,7 +24,7 @@ const START_DEADLINE: Duration = Duration::from_mins(1);
 const RUN: &str = r#"
 "$1/postgres" -D "$3/data" -p "$2" -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
     -c fsync=off -c full_page_writes=off -c synchronous_commit="$4" \
-    -c max_connections=300 -c shared_buffers=32MB -c autovacuum=off >"$3/log" 2>&1 &
+    -c max_connections=300 -c shared_buffers=32MB -c autovacuum="$4" >"$3/log" 2>&1 &
 pid=$!
 cat >/dev/null
 kill -QUIT $pid
@@ -38,7 +38,8 @@ pub struct Server {
     programs: PathBuf,
     folder: PathBuf,
     port: u16,
-    /// Whether a commit outlives a stop. It costs a little, so only servers that are stopped do it.
+    /// Whether a commit outlives a stop, and tables are looked after. It costs a little, so only servers do it that are
+    /// stopped or run for long.
     durable: bool,
     /// Its input is what keeps the server alive.
     shell: Option<Child>,
@@ -89,10 +90,15 @@ impl Server {
     /// The url of a new database, migrated.
     pub async fn database(&self) -> String {
         let name = format!("test_{}", Uuid::now_v7().simple());
-        sql(&self.url("postgres"), format!("CREATE DATABASE {name}")).await;
-        let url = self.url(&name);
+        let url = self.empty_database(&name).await;
         migrate(&url, Some(SHARDS)).await.expect("it migrates");
         url
+    }
+
+    /// The url of a new database without any schema.
+    pub async fn empty_database(&self, name: &str) -> String {
+        sql(&self.url("postgres"), format!("CREATE DATABASE {name}")).await;
+        self.url(name)
     }
 
     fn url(&self, database: &str) -> String {
@@ -137,13 +143,16 @@ pub async fn database() -> String {
 
 /// The url of a new database without any schema.
 pub async fn empty_database(name: &str) -> String {
-    sql(&url("postgres"), format!("CREATE DATABASE {name}")).await;
-    url(name)
+    server().empty_database(name).await
 }
 
 fn url(database: &str) -> String {
+    server().url(database)
+}
+
+fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(|| Server::start(false)).url(database)
+    SERVER.get_or_init(|| Server::start(false))
 }
 
 async fn sql(url: &str, statement: String) {

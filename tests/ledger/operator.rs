@@ -211,4 +211,8 @@ pub async fn prices_that_come_along_are_put_in_place_of_older_ones(world: World)
     assert_eq!(after.version, before.version + 1);
     // What stays keeps its number, by which records name it.
     assert_eq!(after.entries, before.entries[1..]);
+
+    let shorter = &entries[1..entries.len() - 1];
+    let changed = admin.seed_prices(shorter).await.unwrap();
+    assert_eq!((changed.added.len(), changed.retired.len()), (0, 1));
 }

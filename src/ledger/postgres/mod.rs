@@ -2,6 +2,7 @@
 //!
 //! Every change of an account happens under its shard's row lock, and every wait here has a deadline.
 
+use futures_util::TryStreamExt;
 use sqlx::{Connection, PgConnection, Row};
 use time::OffsetDateTime;
 
@@ -256,17 +257,20 @@ async fn identify(
 async fn prices(conn: &mut PgConnection) -> Result<Prices, LedgerError> {
     let mut tx = conn.begin_with(ONE_READ).await?;
     let catalog = sqlx::query(CATALOG).fetch_one(&mut *tx).await?;
-    let rows = sqlx::query(PRICES).fetch_all(&mut *tx).await?;
-    tx.rollback().await?;
-    let entries = rows.iter().map(|row| {
+    let mut entries = Vec::new();
+    // One after the other: thousands of rows at once would be memory that the process keeps.
+    let mut rows = sqlx::query(PRICES).fetch(&mut *tx);
+    while let Some(row) = rows.try_next().await? {
         let sqlx::types::Json(mut entry): sqlx::types::Json<PriceEntry> = row.try_get("body")?;
         entry.id = row.try_get("id")?;
-        Ok(entry)
-    });
+        entries.push(entry);
+    }
+    drop(rows);
+    tx.rollback().await?;
     let markup: String = catalog.try_get("markup_percent")?;
     Ok(Prices {
         version: catalog.try_get("version")?,
-        entries: entries.collect::<Result<_, LedgerError>>()?,
+        entries,
         markup_percent: markup
             .parse()
             .map_err(|_| LedgerError::Nonsense(format!("a markup of {markup} percent")))?,

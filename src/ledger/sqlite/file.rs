@@ -26,6 +26,8 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 const BUSY_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Each is a thread.
 const READ_CONNECTIONS: u32 = 4;
+/// How much of the file each of them keeps, in KiB: little, since the system keeps it for all of them.
+const READ_CACHE_KIB: u32 = 256;
 const BEGIN: &str = "BEGIN IMMEDIATE";
 
 /// What survives once it is committed (rule 28).
@@ -54,7 +56,11 @@ impl File {
         let options = writing(options, durability);
         // The writer comes first: it puts a new file into WAL mode.
         let writer = connect(&options).await?;
-        let reads = options.clone().pragma("query_only", "ON");
+        let reads = options
+            .clone()
+            .pragma("query_only", "ON")
+            // SQLite takes a number below zero as KiB.
+            .pragma("cache_size", format!("-{READ_CACHE_KIB}"));
         let pool = SqlitePoolOptions::new()
             .max_connections(READ_CONNECTIONS)
             .acquire_timeout(READ_DEADLINE)
