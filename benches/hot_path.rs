@@ -22,7 +22,7 @@ use tollgate::ledger::sqlite::schema;
 use tollgate::ledger::{KeyHash, MemoryLedger, NewGrant, Prices};
 use tollgate::money::{Amount, Nanos};
 use tollgate::price;
-use tollgate::proxy::{self, Beside, Doors};
+use tollgate::proxy::{self, Listeners, Operator};
 use tollgate::quota::embedded::{EmbeddedSettings, EmbeddedStore};
 use tollgate::quota::engine::{DEFAULT_OUTBOX_BOUND, Engine};
 use tollgate::quota::redis::RedisSettings;
@@ -297,11 +297,11 @@ fn through_a_sidecar<S: Store + 'static>(
             let stop = async {
                 let _ = stopped.await;
             };
-            let doors = Doors::open(&config).await.expect("free ports");
+            let listeners = Listeners::open(&config).await.expect("free ports");
             let backends = (Arc::new(store), Arc::new(ledger));
-            let beside = Beside::default();
+            let operator = Operator::default();
             let clock = Clock::System;
-            let served = proxy::serve(config, doors, backends, clock, beside, say, stop);
+            let served = proxy::serve(config, listeners, backends, clock, operator, say, stop);
             tokio::select! {
                 served = served => served.expect("it serves"),
                 () = pending() => {}

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::ledger::{AnyLedger, MemoryLedger, NewGrant, Prices};
 use crate::mock::{self, Mock};
 use crate::money::{Amount, Nanos};
-use crate::proxy::{self, Addresses, Beside, Doors};
+use crate::proxy::{self, Addresses, Listeners, Operator};
 use crate::quota::embedded::EmbeddedStore;
 use crate::quota::{AccountId, AnyStore, Limit, Mode, Snapshot, Status, Version};
 
@@ -85,15 +85,15 @@ pub(super) async fn run(arguments: Arguments, output: &Output) -> Result<(), Fai
     let store = Arc::new(AnyStore::Embedded(store));
     let ledger = Arc::new(AnyLedger::Memory(ledger));
     let upstream = tokio::spawn(mock);
-    let doors = Doors::open(&config).await?;
+    let listeners = Listeners::open(&config).await?;
     let backends = (store, ledger);
-    let beside = Beside::default();
+    let operator = Operator::default();
     let served = proxy::serve(
         config,
-        doors,
+        listeners,
         backends,
         Clock::System,
-        beside,
+        operator,
         announce,
         end,
     );

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::{Config, LedgerUrl, LogFormat};
 use crate::ledger::{AnyLedger, Away, Ledger, LedgerError};
 use crate::price::seed;
-use crate::proxy::{self, Addresses, Beside, Doors};
+use crate::proxy::{self, Addresses, Listeners, Operator};
 use crate::quota::AnyStore;
 use crate::quota::redis::RedisStore;
 use crate::telemetry;
@@ -67,7 +67,7 @@ async fn serve(config: Config, file: Option<&Path>, output: &Output) -> Result<(
 
 /// Serves from Redis and Postgres. While the ledger does not answer it lives, is not ready, and refuses every call.
 async fn servers(config: Config, reloads: Reloads, output: &Output) -> Result<(), Failure> {
-    let doors = Doors::open(&config).await?;
+    let listeners = Listeners::open(&config).await?;
     let mut told = std::pin::pin!(told_to_stop()?);
     let mut announced = false;
     let mut announce = |addresses: &Addresses| {
@@ -76,7 +76,7 @@ async fn servers(config: Config, reloads: Reloads, output: &Output) -> Result<()
         }
         announced = true;
     };
-    let ledger = doors.refuse_until(&config, reach_ledger(&config, &doors, &mut announce));
+    let ledger = listeners.refuse_until(&config, reach_ledger(&config, &listeners, &mut announce));
     let ledger = tokio::select! {
         ledger = ledger => ledger??,
         () = &mut told => return Ok(()),
@@ -84,17 +84,17 @@ async fn servers(config: Config, reloads: Reloads, output: &Output) -> Result<()
     let settings = connect::store_settings(&config, ledger.installation().shards)?;
     let store = AnyStore::Redis(RedisStore::connect(settings).await?);
     let live = Live::new(store, Arc::new(ledger));
-    let beside = Beside {
+    let operator = Operator {
         commands: None,
         reloads: Some(reloads),
     };
-    sidecar(config, doors, &live, beside, announce, told).await
+    sidecar(config, listeners, &live, operator, announce, told).await
 }
 
 /// Until the ledger answers, however long that takes; what it says then is another matter.
 async fn reach_ledger(
     config: &Config,
-    doors: &Doors,
+    listeners: &Listeners,
     mut announce: impl FnMut(&Addresses),
 ) -> Result<AnyLedger, Failure> {
     let mut attempt = connect::ledger(config).await;
@@ -117,8 +117,8 @@ async fn reach_ledger(
                 "the ledger is away: calls are refused until it answers"
             );
         }
-        doors.ledger_is_away(Away { since, reason });
-        announce(doors.addresses());
+        listeners.ledger_is_away(Away { since, reason });
+        announce(listeners.addresses());
         sleep(LEDGER_RETRY).await;
         attempts += 1;
         attempt = connect::ledger(config).await;
@@ -147,11 +147,11 @@ async fn embedded(
     reloads: Reloads,
     output: &Output,
 ) -> Result<(), Failure> {
-    let doors = Doors::open(&config).await?;
+    let listeners = Listeners::open(&config).await?;
     let place = Arc::new(Place::make(config.clone(), None).await?);
     place.admin().await?.seed_prices(&seed()).await?;
     let token = secret::random_digits();
-    let beside = Beside {
+    let operator = Operator {
         commands: Some(owner::answering(place.clone(), token.clone())),
         reloads: Some(reloads),
     };
@@ -163,23 +163,31 @@ async fn embedded(
         say(addresses, output);
     };
     let told = told_to_stop()?;
-    let served = sidecar(config, doors, place.live().await?, beside, announce, told).await;
+    let served = sidecar(
+        config,
+        listeners,
+        place.live().await?,
+        operator,
+        announce,
+        told,
+    )
+    .await;
     place.close().await;
     served
 }
 
 async fn sidecar(
     config: Config,
-    doors: Doors,
+    listeners: Listeners,
     live: &Live,
-    beside: Beside,
+    operator: Operator,
     announce: impl FnOnce(&Addresses),
     told: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
     let upkeep = tokio::spawn(keep_up(live.ledger.clone()));
     let backends = (live.store.clone(), live.ledger.clone());
     let clock = Clock::System;
-    let served = proxy::serve(config, doors, backends, clock, beside, announce, told).await;
+    let served = proxy::serve(config, listeners, backends, clock, operator, announce, told).await;
     upkeep.abort();
     Ok(served?)
 }

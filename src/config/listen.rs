@@ -1,4 +1,4 @@
-//! Where the sidecar listens: three doors, so that probes and the decision API are never on the callers' one.
+//! Where the sidecar listens: three listeners, so that probes and the decision API are never on the callers' one.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -27,13 +27,13 @@ use crate::telemetry::{CallSpan, Metrics, Tracer};
 mod admit;
 mod body;
 mod control;
-mod doors;
 mod forward;
 mod framing;
 mod gate;
 mod health;
 mod identify;
 mod in_flight;
+mod listeners;
 mod meter;
 mod prices;
 mod quote;
@@ -50,8 +50,8 @@ mod upstream;
 mod without_store;
 
 pub use control::{Answer, Commands};
-pub use doors::{Addresses, Doors};
-pub use serve::{Beside, ServeError, serve};
+pub use listeners::{Addresses, Listeners};
+pub use serve::{Operator, ServeError, serve};
 
 /// What stands beside each app pod.
 struct Sidecar<S, L> {

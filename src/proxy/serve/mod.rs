@@ -17,10 +17,10 @@ use tokio::time::{sleep, timeout};
 
 use super::Sidecar;
 use super::control::Commands;
-use super::doors::{Addresses, Doors};
 use super::health::Readiness;
 use super::identify::Keys;
 use super::in_flight::InFlight;
+use super::listeners::{Addresses, Listeners};
 use super::prices::{self, Current};
 use super::route::Routes;
 use super::snapshots::Snapshots;
@@ -35,7 +35,7 @@ use crate::quota::{
 };
 use crate::telemetry::{Metrics, Telemetry, Tracer};
 
-mod beside;
+mod watch;
 
 /// Reservations that may be open, or ended and not yet acknowledged by the store.
 const MAX_OPEN_CALLS: u32 = 65_536;
@@ -73,9 +73,9 @@ pub enum ServeError {
     },
 }
 
-/// What of the process around it a sidecar hears and answers.
+/// What an operator asks of a running sidecar.
 #[derive(Default)]
-pub struct Beside {
+pub struct Operator {
     /// Answers at the control listener.
     pub commands: Option<Commands>,
     /// Configurations that take the place of the present one, as far as a running sidecar can take them.
@@ -86,35 +86,35 @@ pub struct Beside {
 /// `announce` is told once where.
 pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
     config: Config,
-    doors: Doors,
+    listeners: Listeners,
     (store, ledger): (Arc<S>, Arc<L>),
     clock: Clock,
-    beside: Beside,
+    operator: Operator,
     announce: impl FnOnce(&Addresses),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let (readiness, telemetry) = (doors.readiness.clone(), doors.telemetry.clone());
-    let bounds = Doors::bounds(&config);
+    let (readiness, telemetry) = (listeners.readiness.clone(), listeners.telemetry.clone());
+    let bounds = Listeners::bounds(&config);
     let (bounded, left) = open_journal(&config)?;
-    let house = Arc::new(House::new(
+    let background = Arc::new(Background::new(
         &config,
         store,
         ledger,
         &clock,
         telemetry.metrics.clone(),
     ));
-    house.settle_left(left).await;
+    background.settle_left(left).await;
     let tracer = Tracer::new(&config.trace).map_err(ServeError::Trace)?;
-    let sidecar = house.sidecar(&config, clock, bounded, tracer);
+    let sidecar = background.sidecar(&config, clock, bounded, tracer);
     let sidecar = Arc::new(sidecar.map_err(ServeError::Roots)?);
 
-    let (addresses, proxy) = (doors.addresses().clone(), doors.proxy.clone());
-    let doors = doors.answer_commands(beside.commands);
-    house.first_checks(&readiness).await;
-    let mut tasks = house.start(&readiness, telemetry);
+    let (addresses, proxy) = (listeners.addresses().clone(), listeners.proxy.clone());
+    let listeners = listeners.answer_commands(operator.commands);
+    background.first_checks(&readiness).await;
+    let mut tasks = background.start(&readiness, telemetry);
     let throttles = sidecar.throttles.clone();
     tasks.spawn(async move { throttles.upkeep().await });
-    if let Some(reloads) = beside.reloads {
+    if let Some(reloads) = operator.reloads {
         tasks.spawn(sidecar.clone().follow(config, reloads));
     }
     announce(&addresses);
@@ -143,12 +143,12 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
             "the store did not take all endings in time; their holds lapse by themselves"
         );
     }
-    if timeout(LAST_FLUSH, house.last_flush()).await.is_err() {
+    if timeout(LAST_FLUSH, background.last_flush()).await.is_err() {
         tracing::warn!("the ledger did not take all endings in time; they wait in the outbox");
     }
     tasks.shutdown().await;
     sidecar.tracer.end().await;
-    doors.close().await;
+    listeners.close().await;
     Ok(())
 }
 
@@ -180,7 +180,7 @@ fn open_journal(config: &Config) -> Result<(Option<Arc<Bounded>>, Vec<LeftOpen>)
 }
 
 /// Everything of a sidecar that goes on beside the calls.
-struct House<S, L> {
+struct Background<S, L> {
     store: Arc<S>,
     ledger: Arc<L>,
     loader: Arc<Loader<S, L>>,
@@ -197,7 +197,7 @@ struct House<S, L> {
     sweeper: SweeperSettings,
 }
 
-impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
+impl<S: Store + 'static, L: Ledger + 'static> Background<S, L> {
     fn new(
         config: &Config,
         store: Arc<S>,
@@ -327,27 +327,27 @@ impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
         let mut tasks = JoinSet::new();
         let sweeper = Sweeper::new(self.store.clone(), self.around.clone(), self.sweeper);
         tasks.spawn(sweeper.run());
-        let house = self.clone();
-        tasks.spawn(async move { house.keeper.run().await });
-        let house = self.clone();
-        tasks.spawn(async move { house.applier.run().await });
-        let house = self.clone();
-        tasks.spawn(async move { house.flusher.run().await });
-        let house = self.clone();
-        tasks.spawn(async move { house.expiry.run().await });
-        let house = self.clone();
-        tasks.spawn(async move { house.auditor.run().await });
-        let house = self.clone();
-        tasks.spawn(async move { prices::follow(&*house.ledger, &house.prices).await });
+        let background = self.clone();
+        tasks.spawn(async move { background.keeper.run().await });
+        let background = self.clone();
+        tasks.spawn(async move { background.applier.run().await });
+        let background = self.clone();
+        tasks.spawn(async move { background.flusher.run().await });
+        let background = self.clone();
+        tasks.spawn(async move { background.expiry.run().await });
+        let background = self.clone();
+        tasks.spawn(async move { background.auditor.run().await });
+        let background = self.clone();
+        tasks.spawn(async move { prices::follow(&*background.ledger, &background.prices).await });
         tasks.spawn(async move { telemetry.run_upkeep().await });
-        let house = self.clone();
-        tasks.spawn(async move { house.count_epochs().await });
-        let house = self.clone();
-        tasks.spawn(async move { house.count_quarantined().await });
-        let (house, shown) = (self.clone(), readiness.clone());
-        tasks.spawn(async move { house.show(&shown).await });
-        let (house, readiness) = (self.clone(), readiness.clone());
-        tasks.spawn(async move { house.watch(&readiness).await });
+        let background = self.clone();
+        tasks.spawn(async move { background.count_epochs().await });
+        let background = self.clone();
+        tasks.spawn(async move { background.count_quarantined().await });
+        let (background, shown) = (self.clone(), readiness.clone());
+        tasks.spawn(async move { background.show(&shown).await });
+        let (background, readiness) = (self.clone(), readiness.clone());
+        tasks.spawn(async move { background.watch(&readiness).await });
         tasks
     }
 

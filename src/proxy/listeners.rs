@@ -1,5 +1,5 @@
-//! The doors of a sidecar: bound before anything else is opened, so that probes are answered from the first moment on, and
-//! callers are told to come again while the ledger has not been reached yet.
+//! The listeners of a sidecar: bound before anything else is opened, so that probes are answered from the first moment
+//! on, and callers are told to come again while the ledger has not been reached yet.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -42,7 +42,7 @@ pub struct Addresses {
 }
 
 /// The three listeners. Probes are answered for as long as it lives.
-pub struct Doors {
+pub struct Listeners {
     pub(super) proxy: Arc<TcpListener>,
     pub(super) control: TcpListener,
     pub(super) readiness: Readiness,
@@ -52,7 +52,7 @@ pub struct Doors {
     end: watch::Sender<bool>,
 }
 
-impl Doors {
+impl Listeners {
     /// Binds them, and begins to answer probes: alive, and not ready yet.
     pub async fn open(config: &Config) -> Result<Self, ServeError> {
         let (proxy, proxy_url) = bind(config.listen.proxy).await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::House;
+use super::Background;
 use crate::ledger::Ledger;
 use crate::proxy::health::{Dependency, Readiness};
 use crate::quota::Store;
@@ -17,7 +17,7 @@ const SHOW_EACH: Duration = Duration::from_secs(1);
 /// How often the ledger is asked how much is in its quarantine.
 const QUARANTINE_EACH: Duration = Duration::from_mins(1);
 
-impl<S: Store + 'static, L: Ledger + 'static> House<S, L> {
+impl<S: Store + 'static, L: Ledger + 'static> Background<S, L> {
     pub(super) async fn count_epochs(&self) {
         let mut epochs = self.keeper.epochs().listen();
         loop {
