@@ -185,6 +185,7 @@ impl Side {
         began: Instant,
     ) -> Traffic {
         let plan = Plan {
+            name: self.name,
             proxy: &self.sidecar.proxy,
             rich: self.rich.iter().map(|rich| rich.key.as_str()).collect(),
             poor: &self.poor.key,

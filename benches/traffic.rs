@@ -21,6 +21,8 @@ const POOR_EACH: usize = 50;
 
 /// Who calls whom, how often, and for how long.
 pub struct Plan<'a> {
+    /// What its callers' threads are called, so that one that fails says whose it was.
+    pub name: &'a str,
     /// The base URL of the proxy.
     pub proxy: &'a str,
     /// The keys of accounts that never run dry.
@@ -68,7 +70,8 @@ impl Traffic {
         let callers = (0..plan.connections).map(|_| {
             let (seen, turns, next) = (seen.clone(), turns.clone(), next.clone());
             let mut caller = Caller::connect(address);
-            thread::spawn(move || {
+            let thread = thread::Builder::new().name(plan.name.to_owned());
+            let caller = thread.spawn(move || {
                 loop {
                     let place = next.fetch_add(1, Ordering::Relaxed);
                     let meant = Duration::from_secs_f64(place as f64 / per_second);
@@ -81,7 +84,8 @@ impl Traffic {
                     seen.taken.note(began.elapsed().saturating_sub(meant));
                     seen.count(is_admitted);
                 }
-            })
+            });
+            caller.expect("there is room for a thread")
         });
         let callers = callers.collect();
         let streams = plan.rich.iter().cycle().take(plan.streams).map(|key| {

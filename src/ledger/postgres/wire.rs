@@ -40,8 +40,12 @@ pub(in crate::ledger) fn patient_options(url: &str) -> Result<PgConnectOptions, 
 }
 
 /// How to connect for everything else.
+///
+/// Each run of a statement is planned anew. The server would keep a plan for as long as a connection lives, and one that
+/// was made while a month's partition was empty reads all of it: each flush would read every record of the month.
 pub(in crate::ledger) fn options(url: &str) -> Result<PgConnectOptions, LedgerError> {
     Ok(patient_options(url)?.options([
+        ("plan_cache_mode", "force_custom_plan"),
         ("statement_timeout", STATEMENT_TIMEOUT_MS),
         (
             "idle_in_transaction_session_timeout",
