@@ -53,6 +53,11 @@ impl Kept {
         room.expect("this semaphore is never closed")
     }
 
+    /// Whether the ledger is so far behind that no more endings can be kept.
+    pub(super) fn is_full(&self) -> bool {
+        self.room.available_permits() == 0
+    }
+
     pub(super) fn keep(&self, shard: ShardId, ending: KeptEnding) {
         self.shard(shard).lock().push(ending);
     }
@@ -141,6 +146,7 @@ mod tests {
         keep(&kept, 1, 5).await;
         keep(&kept, 1, 6).await;
         assert!(kept.room().now_or_never().is_none(), "there is a bound");
+        assert!(kept.is_full());
         kept.flushed(SHARD, Epoch(2), OutSeq(9));
         kept.flushed(SHARD, Epoch(1), OutSeq(4));
         assert_eq!(kept.count(), 2, "another server's number says nothing");
@@ -148,6 +154,7 @@ mod tests {
         kept.flushed(SHARD, Epoch(1), OutSeq(5));
         assert_eq!(kept.count(), 1);
         assert!(kept.room().now_or_never().is_some());
+        assert!(!kept.is_full());
 
         assert!(kept.take_outlived(SHARD, Epoch(1)).is_empty());
         let outlived = kept.take_outlived(SHARD, Epoch(2));

@@ -70,6 +70,7 @@ const LOOK_EACH: Duration = Duration::from_secs(1);
 pub struct Settler {
     room: Arc<Semaphore>,
     max_open: u32,
+    kept: Arc<Kept>,
     queue: UnboundedSender<Closing>,
     live: Arc<LiveCalls>,
 }
@@ -95,20 +96,25 @@ impl Settler {
         let ender = Arc::new(Ender {
             store,
             surroundings,
-            kept,
+            kept: kept.clone(),
             at_once: Semaphore::new(ENDINGS_AT_ONCE),
         });
         tokio::spawn(ender.run(closings, epochs.listen()));
         Self {
             room: Arc::new(Semaphore::new(settings.max_open as usize)),
             max_open: settings.max_open,
+            kept,
             queue,
             live,
         }
     }
 
-    /// Room for one reservation and its ending; `None` while too many are open or wait for the store.
+    /// Room for one reservation and its ending; `None` while too many are open or wait for the store, or as many endings
+    /// are kept as may be: what ends then has to wait, and no more calls should come to that.
     pub fn room(&self) -> Option<OwnedSemaphorePermit> {
+        if self.kept.is_full() {
+            return None;
+        }
         self.room.clone().try_acquire_owned().ok()
     }
 
@@ -195,23 +201,31 @@ impl<S: Store + 'static, E: Surroundings> Ender<S, E> {
 
     /// Ends one reservation, and keeps its ending for the ledger.
     // holds: 2, never leaked
-    async fn end(&self, mut closing: Closing) {
+    async fn end(&self, closing: Closing) {
         let handed_over = Instant::now();
         let settle = settle_of(&closing);
-        if let Some(call) = &mut closing.bounded {
+        let Closing {
+            permit: room,
+            metered,
+            mut bounded,
+            ..
+        } = closing;
+        // It may be long until the store takes the ending, and only what it says is needed for that.
+        drop(metered);
+        if let Some(call) = &mut bounded {
             call.ended(&settle).await;
         }
-        let acknowledged = self.settle(&settle, closing.bounded.as_mut()).await;
+        let acknowledged = self.settle(&settle, bounded.as_mut()).await;
         self.surroundings
             .ended(settle.outcome, handed_over.elapsed());
         if let Some(acknowledged) = acknowledged {
             let permit = self.kept.room().await;
             self.keep(settle, acknowledged, permit);
         }
-        if let Some(call) = closing.bounded {
+        if let Some(call) = bounded {
             call.done().await;
         }
-        drop(closing.permit);
+        drop(room);
     }
 
     /// Settles again what was acknowledged in an epoch that is over, as far as the ledger does not have it.

@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::time::{sleep, timeout};
 
 use self::fickle::Fickle;
-use self::sidecar::Sidecar;
+use self::sidecar::{MOST_KEPT, Sidecar};
 use super::{Checked, Ledger, LoadError, Loader, MemoryLedger, NewGrant, Prices};
 use crate::clock::{Clock, UnixMs};
 use crate::money::Nanos;
@@ -347,6 +347,23 @@ async fn what_another_sidecar_has_flushed_is_kept_no_longer() {
     assert_eq!(ours.kept.count(), 1);
     assert!(ours.flusher.flush_dirty().await);
     assert_eq!(ours.kept.count(), 0, "the row says so");
+}
+
+/// What ends while no more can be kept has to wait in memory, so no more calls should come to that.
+#[tokio::test(start_paused = true)]
+async fn no_call_begins_while_as_many_endings_are_kept_as_may_be() {
+    let world = World::new().await;
+    let account = &world.accounts[0];
+    let sidecar = world.sidecar().await;
+    for _ in 0..MOST_KEPT {
+        drop(sidecar.call(account, 2, 1).await);
+    }
+    let most = usize::try_from(MOST_KEPT).unwrap();
+    until("all are kept", async || sidecar.kept.count() == most).await;
+    assert!(sidecar.settler.room().is_none());
+    assert!(sidecar.flusher.flush_dirty().await);
+    assert!(sidecar.settler.room().is_some());
+    world.until_one(&sidecar).await;
 }
 
 #[tokio::test(start_paused = true)]

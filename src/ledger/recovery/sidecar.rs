@@ -16,6 +16,8 @@ use crate::quota::{
     Sweeper, SweeperSettings, Version,
 };
 
+/// Endings that may wait for the ledger.
+pub(super) const MOST_KEPT: u32 = 1000;
 pub(super) const DEADLINE: Duration = Duration::from_mins(1);
 const DEADLINE_MS: i64 = 60_000;
 
@@ -112,7 +114,7 @@ impl Sidecar {
         let (store, ledger) = (Arc::new(store.another()), ledger.clone());
         let keeper = Arc::new(Keeper::new(store.clone(), ledger.clone(), clock.clone()));
         let applier = Arc::new(Applier::new(store.clone(), ledger.clone(), clock.clone()));
-        let kept = Arc::new(Kept::new(store.shards(), 1000));
+        let kept = Arc::new(Kept::new(store.shards(), MOST_KEPT));
         let flusher = Flusher::new(
             store.clone(),
             ledger.clone(),
