@@ -25,8 +25,9 @@ pub(super) fn shown(value: impl Display) -> Argument<'static> {
     Cow::Owned(value.to_string().into_bytes())
 }
 
-/// version, charge, floor, admission, then each line's key, start, end, amount, floor, limit
-pub(super) fn claim(reserve: &Reserve) -> Argument<'static> {
+/// version, charge, floor, admission, deadline_ms, max_age_ms, the outbox's bound, then each line's key, start, end, amount,
+/// floor, limit
+pub(super) fn claim(reserve: &Reserve, outbox_bound: u64) -> Argument<'static> {
     assert!(reserve.lines.len() <= MAX_LINES, "a claim has few lines");
     assert_short(&reserve.detail);
     let admission: u8 = match reserve.admission {
@@ -39,6 +40,9 @@ pub(super) fn claim(reserve: &Reserve) -> Argument<'static> {
     packed.add(bounded(reserve.charge));
     packed.add(bounded(reserve.floor));
     packed.add(admission);
+    packed.add(reserve.deadline_ms);
+    packed.add(reserve.max_age_ms);
+    packed.add(outbox_bound);
     for line in &reserve.lines {
         packed.add(line.key.to_string());
         packed.add(line.span.start.0);

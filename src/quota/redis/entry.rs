@@ -105,7 +105,7 @@ struct Written {
     cut: Cut,
 }
 
-/// epoch, at, overrun, reserved, moved debt, {lot, by, …}, {key, start, by, …} or nil, {charge, key, start, by, …} or no more
+/// epoch, at, overrun, reserved, moved debt, {lot, by, …}, {key, start, by, …} or nil, {charge, key, start, by, …} or nil
 fn unpack(packed: &[u8]) -> Option<Written> {
     let mut values = Unpacked::new(packed);
     Some(Written {
@@ -119,10 +119,9 @@ fn unpack(packed: &[u8]) -> Option<Written> {
             None => None,
             Some(fields) => Some(moved_counters(&fields)?),
         },
-        cut: if values.is_empty() {
-            Cut::default()
-        } else {
-            cut(&values.take::<Vec<Field>>()?)?
+        cut: match values.take::<Option<Vec<Field>>>()? {
+            None => Cut::default(),
+            Some(fields) => cut(&fields)?,
         },
     })
 }
