@@ -348,7 +348,7 @@ fn nginx_with_quota(
 
 fn lua_line(line: &[Value]) -> String {
     let key = line[0].as_str().expect("a counter's name");
-    let resource = key.split('/').nth(1).expect("a counter is of a resource");
+    let resource = key.split('/').next().expect("a counter is of a resource");
     format!(
         "{{ key = '{key}', resource = '{resource}', from = {}, to = {}, limit = {} }},\n",
         line[1], line[2], line[5]
