@@ -311,14 +311,14 @@ fn nginx_with_quota(
     Caller::connect(calls.address).call(&calls.requests[0]);
     let mut monitor = Monitor::start(redis.address());
     Caller::connect(calls.address).call(&calls.requests[0]);
-    let reserve = monitor.next(5, 7);
+    let reserve = monitor.next(5, 4);
     let settle = monitor.next(5, 5);
     let header = String::from_utf8_lossy(&reserve.keys[0]).into_owned();
     let tag = header.trim_end_matches(":h");
     let claim = unpacked(&reserve.arguments[1]);
-    let argument = |place: usize| String::from_utf8_lossy(&reserve.arguments[place]).into_owned();
+    let epoch = String::from_utf8_lossy(&reserve.arguments[0]);
     let detail: Value = serde_json::from_slice(&reserve.arguments[2]).expect("a record");
-    let lines: String = claim[4..].chunks(6).map(lua_line).collect();
+    let lines: String = claim[7..].chunks(6).map(lua_line).collect();
     let Customer {
         account,
         key,
@@ -332,12 +332,12 @@ fn nginx_with_quota(
             lines = {{ {lines} }},\n}}\n",
         reserve.sha,
         settle.sha,
-        argument(0),
+        epoch,
         claim[0],
         detail["price_id"],
-        argument(4),
-        argument(5),
-        argument(6),
+        claim[4],
+        claim[5],
+        claim[6],
         port = redis.address().port(),
     );
     let nginx = Nginx::with_quota(&upstream.url, &settings);
@@ -348,7 +348,7 @@ fn nginx_with_quota(
 
 fn lua_line(line: &[Value]) -> String {
     let key = line[0].as_str().expect("a counter's name");
-    let resource = key.split('/').nth(1).expect("a counter is of a resource");
+    let resource = key.split('/').next().expect("a counter is of a resource");
     format!(
         "{{ key = '{key}', resource = '{resource}', from = {}, to = {}, limit = {} }},\n",
         line[1], line[2], line[5]

@@ -41,7 +41,7 @@ end
 
 local function view_lots(account)
   local order, lots = {}, {}
-  for lot = FIRST_LOT, lots_end(account) - 1, LOT_SIZE do
+  for lot = FIRST_LOT, account[COUNTERS] - 1, LOT_SIZE do
     local id, left, held, effective, expires = unpack(account, lot, lot + LOT_SIZE - 1)
     if effective then
       order[#order + 1] = { id, effective, expires }
@@ -55,7 +55,7 @@ end
 
 local function view_counters(account)
   local counters = {}
-  for counter = lots_end(account), #account, COUNTER_SIZE do
+  for counter = account[COUNTERS], #account, COUNTER_SIZE do
     counters[#counters + 1] = { unpack(account, counter, counter + COUNTER_SIZE - 1) }
   end
   return counters
@@ -87,7 +87,7 @@ if found ~= epoch then
   return { 'lost', found or 'none' }
 end
 local account = read_account(account_key)
-if is_cold(account, epoch) then
+if not account or account[EPOCH] ~= tonumber(epoch) then
   return { 'cold' }
 end
 local ids = held_ids()
@@ -95,7 +95,7 @@ if not are_known(ids, #KEYS - FIRST_HOLD + 1) then
   return { 'others', ids }
 end
 
-local now, holds = clock(), {}
+local holds = {}
 for i, id in ipairs(ids) do
   local hold = read_reservation(KEYS[FIRST_HOLD + i - 1], now)
   holds[i] = view_hold(id, hold)

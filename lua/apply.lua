@@ -19,16 +19,16 @@ local epoch, account_id, seq, change, snapshot_text = ARGV[1], ARGV[2], tonumber
 -- The same account with its lots in a new order. Lots that left it are kept while they have a balance, since holds may
 -- still give back to them.
 local function reordered(account, order)
-  local new, places = { unpack(account, 1, LOTS) }, {}
-  new[LOTS] = 0
-  for lot = FIRST_LOT, lots_end(account) - 1, LOT_SIZE do
+  local new, places = { unpack(account, 1, COUNTERS) }, {}
+  new[COUNTERS] = FIRST_LOT
+  for lot = FIRST_LOT, account[COUNTERS] - 1, LOT_SIZE do
     places[account[lot + ID]] = lot
   end
   local function list(id, left, held, effective, expires)
     for _, field in ipairs({ id, left, held, effective, expires }) do
       new[#new + 1] = field
     end
-    new[LOTS] = new[LOTS] + 1
+    new[COUNTERS] = new[COUNTERS] + LOT_SIZE
     places[id] = nil
   end
   for _, ordered in ipairs(order) do
@@ -36,13 +36,13 @@ local function reordered(account, order)
     local lot = places[id]
     list(id, lot and account[lot + LEFT] or 0, lot and account[lot + HELD] or 0, effective, expires)
   end
-  for lot = FIRST_LOT, lots_end(account) - 1, LOT_SIZE do
+  for lot = FIRST_LOT, account[COUNTERS] - 1, LOT_SIZE do
     local id, left, held = account[lot + ID], account[lot + LEFT], account[lot + HELD]
     if places[id] and (left ~= 0 or held ~= 0) then
       list(id, left, held, false, false)
     end
   end
-  for place = lots_end(account), #account do
+  for place = account[COUNTERS], #account do
     new[#new + 1] = account[place]
   end
   return new
@@ -52,13 +52,12 @@ local found = redis.call('HGET', header, 'epoch')
 if found ~= epoch then
   return { 'lost', found or 'none' }
 end
-local now = clock()
 local applied = tonumber(redis.call('HGET', header, 'applied_seq'))
 if seq ~= applied + 1 then
   return { 'at', applied }
 end
 local account = read_account(account_key)
-if is_cold(account, epoch) or seq <= account[AS_OF] then
+if not account or account[EPOCH] ~= tonumber(epoch) or seq <= account[AS_OF] then
   redis.call('HSET', header, 'applied_seq', ARGV[3])
   return { 'applied' }
 end
@@ -81,7 +80,7 @@ for _, moved in ipairs(moved_counters) do
 end
 local taken = withdraw_all(account, withdrawals)
 local repaid = may_repay and repay(account, now)
-local state = pack_account(account)
+local state = cmsgpack.pack(unpack(account))
 -- From here on nothing stops half-way: a number without its change would be a change that is lost (rule 10).
 redis.call('HSET', header, 'applied_seq', ARGV[3])
 redis.call('HSET', account_key, 'state', state)

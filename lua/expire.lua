@@ -19,17 +19,16 @@ local found = redis.call('HGET', header, 'epoch')
 if found ~= epoch then
   return { 'lost', found or 'none' }
 end
-local now = clock()
 if now < expires_at then
   return { 'not_due' }
 end
 local account = read_account(account_key)
-if is_cold(account, epoch) then
+if not account or account[EPOCH] ~= tonumber(epoch) then
   return { 'cold' }
 end
 local taken = withdraw(account, lot)
 if #taken == 0 then
   return { 'nothing' }
 end
-redis.call('HSET', account_key, 'state', pack_account(account))
+redis.call('HSET', account_key, 'state', cmsgpack.pack(unpack(account)))
 return { 'expired', write_credit(header, outbox, account_id, epoch, now, taken, 0, 'expired', '1') }

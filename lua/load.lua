@@ -19,14 +19,14 @@ local epoch, account_id, image, snapshot = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 -- Of each balance, calls in flight hold a part already; a lot that the ledger no longer lists is kept while they do.
 local function load_lots(account, known, balances)
   local held = {}
-  for lot = FIRST_LOT, lots_end(known) - 1, LOT_SIZE do
+  for lot = FIRST_LOT, known[COUNTERS] - 1, LOT_SIZE do
     held[known[lot + ID]] = known[lot + HELD]
   end
   local function list(id, left, held_of, effective, expires)
     for _, field in ipairs({ id, left, held_of, effective, expires }) do
       account[#account + 1] = field
     end
-    account[LOTS] = account[LOTS] + 1
+    account[COUNTERS] = account[COUNTERS] + LOT_SIZE
     held[id] = nil
   end
   for _, balance_of in ipairs(balances) do
@@ -34,7 +34,7 @@ local function load_lots(account, known, balances)
     local held_of = held[id] or 0
     list(id, subtract(left, held_of), held_of, effective, expires)
   end
-  for lot = FIRST_LOT, lots_end(known) - 1, LOT_SIZE do
+  for lot = FIRST_LOT, known[COUNTERS] - 1, LOT_SIZE do
     local id = known[lot + ID]
     if held[id] and held[id] ~= 0 then
       list(id, subtract(0, held[id]), held[id], false, false)
@@ -45,7 +45,7 @@ end
 -- A span later than any the ledger has counted in has used nothing, but its start does not go back, and its holds are
 -- there.
 local function load_counters(account, known, balances)
-  for counter = lots_end(known), #known, COUNTER_SIZE do
+  for counter = known[COUNTERS], #known, COUNTER_SIZE do
     move_counter(account, known[counter], known[counter + START], 0, known[counter + IN_FLIGHT])
   end
   for _, balance_of in ipairs(balances) do
@@ -58,9 +58,8 @@ local found = redis.call('HGET', header, 'epoch')
 if found ~= epoch then
   return { 'lost', found or 'none' }
 end
-local now = clock()
 local known = read_account(account_key)
-if not is_cold(known, epoch) then
+if known and known[EPOCH] == tonumber(epoch) then
   return { 'warm' }
 end
 local as_of, version, overage, lots, debt, counters, withdrawals = unpack(cmsgpack.unpack(image))
@@ -68,13 +67,13 @@ if as_of < tonumber(redis.call('HGET', header, 'applied_seq')) then
   return { 'behind' }
 end
 
-known = known or { [DEBT_HELD] = 0, [LOTS] = 0 }
-local account = { tonumber(epoch), version, overage, as_of, debt, known[DEBT_HELD], 0 }
+known = known or { [DEBT_HELD] = 0, [COUNTERS] = FIRST_LOT }
+local account = { tonumber(epoch), version, overage, as_of, debt, known[DEBT_HELD], FIRST_LOT }
 load_lots(account, known, lots)
 load_counters(account, known, counters)
 local taken = withdraw_all(account, withdrawals)
 local repaid = repay(account, now)
-redis.call('HSET', account_key, 'state', pack_account(account), 'snapshot', snapshot)
+redis.call('HSET', account_key, 'state', cmsgpack.pack(unpack(account)), 'snapshot', snapshot)
 write_withdrawals(header, outbox, account_id, epoch, now, withdrawals, taken)
 if repaid then
   write_credit(header, outbox, account_id, epoch, now, repaid.lots, repaid.debt)

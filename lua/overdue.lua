@@ -14,5 +14,4 @@ local found = redis.call('HGET', header, 'epoch')
 if found ~= epoch then
   return { 'lost', found or 'none' }
 end
-local now = clock()
 return { 'overdue', now, redis.call('ZRANGEBYSCORE', deadlines, '-inf', now, 'LIMIT', 0, max) }

@@ -26,7 +26,6 @@ local found = redis.call('HGET', header, 'epoch')
 if found ~= epoch then
   return { 'lost', found or 'none' }
 end
-local now = clock()
 local hold, mark = read_reservation(reservation_key, now)
 if mark then
   return { 'ended', mark[MARK_OUTCOME], mark[MARK_CHARGE] }

@@ -5,8 +5,6 @@
 --       claim        packed, see reservation.lua; limits and overage are at most MAX_BALANCE
 --       detail       the record if it lapses before any progress
 --       member       of the deadlines: '<reservation>|<account>'
---       deadline_ms, max_age_ms
---       bound        how long the outbox may be
 -- Answers, first match:
 --   {'lost', epoch found}            the shard must be checked
 --   {'held', deadline, fits, seen}   it is held, now or since before; fits is 1 or 0
@@ -20,7 +18,6 @@
 
 local header, account_key, reservation_key, outbox, deadlines = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local epoch, packed_claim, detail, member = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local deadline_ms, max_age_ms, bound = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 
 -- The moment the lines must be built for, where theirs is another: the clock, or the start of a span that was seen
 -- already. So a clock that steps back moves no window back, and lines built for the answer always pass.
@@ -43,12 +40,13 @@ local function moved_window(account, claim, now)
   return nil
 end
 
--- What the decision sees, before this claim: balance, held of the wallet, then used and held of each line; and whether
--- the lines are not built for now, as far as that can be seen from each alone.
-local function see(account, claim, now)
+-- What the decision sees, before this claim: balance, held of the wallet, then used and held of each line; how long that
+-- list is; whether wallet and every line have room, where what asks for nothing always fits and `cap` takes the place of
+-- the limits; and whether the lines are not built for now, as far as that can be seen from each alone.
+local function see(account, claim, now, cap)
   local held = account[DEBT_HELD]
   local balance = subtract(0, add(account[DEBT], held))
-  for lot = FIRST_LOT, lots_end(account) - 1, LOT_SIZE do
+  for lot = FIRST_LOT, account[COUNTERS] - 1, LOT_SIZE do
     local of_lot = account[lot + HELD]
     if of_lot ~= 0 then
       held = add(held, of_lot)
@@ -57,12 +55,16 @@ local function see(account, claim, now)
       balance = add(balance, account[lot + LEFT])
     end
   end
+  local charge = claim[CLAIM_CHARGE]
+  local fits = charge == 0 or not less(add(balance, cap or account[OVERAGE]), charge)
+
   -- With room for five lines, because a table that grows is made anew each time.
   local seen, n = { balance, held, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, 2
-  local is_moved, guess = false, lots_end(account)
+  local is_moved, guess = false, account[COUNTERS]
   for line = FIRST_LINE, #claim, LINE_SIZE do
-    local start, used, in_flight = claim[line + LINE_START], 0, 0
-    local counter = find_counter(account, claim[line], guess)
+    local key, start, amount = claim[line], claim[line + LINE_START], claim[line + LINE_AMOUNT]
+    local used, in_flight = 0, 0
+    local counter = account[guess] == key and guess or find_counter(account, key)
     if counter then
       local known = account[counter + START]
       if known == start then
@@ -72,38 +74,24 @@ local function see(account, claim, now)
       guess = counter + COUNTER_SIZE
     end
     is_moved = is_moved or start > now or now >= claim[line + LINE_END]
+    fits = fits and (amount == 0 or is_within(cap or claim[line + LINE_LIMIT], used, in_flight, amount))
     seen[n + 1], seen[n + 2] = used, in_flight
     n = n + 2
   end
-  return seen, n, is_moved
+  return seen, n, fits, is_moved
 end
 
--- Whether wallet and every line have room. What asks for nothing always fits. `cap` takes the place of the limits.
-local function has_room(seen, claim, overage, cap)
-  local charge = claim[CLAIM_CHARGE]
-  if charge ~= 0 and less(add(seen[1], overage), charge) then
-    return false
-  end
-  local n = 3
-  for line = FIRST_LINE, #claim, LINE_SIZE do
-    local amount = claim[line + LINE_AMOUNT]
-    if amount ~= 0 and not is_within(cap or claim[line + LINE_LIMIT], seen[n], seen[n + 1], amount) then
-      return false
-    end
-    n = n + 2
-  end
-  return true
-end
-
--- Sets the charge aside; returns from which lots, and what is held of the debt.
+-- Sets the charge aside; returns from which lots, as a list of lot and part, and what is held of the debt.
 local function hold_credit(account, charge, now)
-  local slices, n = {}, 0
-  local rest = draw(account, charge, now, function(lot, part)
-    account[lot + HELD] = add(account[lot + HELD], part)
-    slices[n + 1], slices[n + 2] = account[lot + ID], part
-    n = n + 2
-  end)
-  account[DEBT_HELD] = add(account[DEBT_HELD], rest)
+  local slices, rest = draw(account, charge, now)
+  for i = 1, #slices, 2 do
+    local lot = slices[i]
+    account[lot + HELD] = add(account[lot + HELD], slices[i + 1])
+    slices[i] = account[lot + ID]
+  end
+  if rest ~= 0 then
+    account[DEBT_HELD] = add(account[DEBT_HELD], rest)
+  end
   return slices, rest
 end
 
@@ -111,7 +99,6 @@ local found = redis.call('HGET', header, 'epoch')
 if found ~= epoch then
   return { 'lost', found or 'none' }
 end
-local now = clock()
 local claim = { cmsgpack.unpack(packed_claim) }
 local hold, mark = read_reservation(reservation_key, now)
 if mark then
@@ -122,16 +109,16 @@ if hold then
   local seen, n = see(account, claim, now)
   return { 'held', hold[HOLD_DEADLINE], hold[HOLD_FITS], cmsgpack.pack(unpack(seen, 1, n)) }
 end
-if is_cold(account, epoch) then
+if not account or account[EPOCH] ~= tonumber(epoch) then
   return { 'cold' }
 end
-local seen, n, is_moved = see(account, claim, now)
+local seen, n, fits, is_moved = see(account, claim, now)
 -- A hold that is made again was decided long ago (rule 23).
 if claim[CLAIM_ADMISSION] ~= AGAIN then
   if account[VERSION] ~= claim[CLAIM_VERSION] then
     return { 'stale', redis.call('HGET', account_key, 'snapshot') }
   end
-  if redis.call('XLEN', outbox) > bound then
+  if redis.call('XLEN', outbox) > claim[CLAIM_BOUND] then
     return { 'outbox_full' }
   end
   local at = is_moved and moved_window(account, claim, now)
@@ -139,20 +126,21 @@ if claim[CLAIM_ADMISSION] ~= AGAIN then
     return { 'window_moved', at }
   end
 end
-local fits = has_room(seen, claim, account[OVERAGE])
-if not fits and (claim[CLAIM_ADMISSION] == STRICT or not has_room(seen, claim, MAX_BALANCE, MAX_BALANCE)) then
+-- By force it is held all the same, as far as a balance goes.
+if not fits and (claim[CLAIM_ADMISSION] == STRICT or not select(3, see(account, claim, now, MAX_BALANCE))) then
   return { 'short', cmsgpack.pack(unpack(seen, 1, n)) }
 end
 
-local deadline, is_fit = now + math.min(deadline_ms, max_age_ms), fits and 1 or 0
+local max_age_ms = claim[CLAIM_MAX_AGE_MS]
+local deadline, is_fit = now + math.min(claim[CLAIM_DEADLINE_MS], max_age_ms), fits and 1 or 0
 local slices, debt = hold_credit(account, claim[CLAIM_CHARGE], now)
-local guess = lots_end(account)
+local guess = account[COUNTERS]
 for line = FIRST_LINE, #claim, LINE_SIZE do
   guess = move_counter(account, claim[line], claim[line + LINE_START], 0, claim[line + LINE_AMOUNT], guess)
 end
 local lines = (#claim - CLAIM_HEAD_SIZE) / LINE_SIZE
 local head = cmsgpack.pack(lines, deadline, now + max_age_ms, is_fit, debt, 0, false, slices)
-redis.call('HSET', account_key, 'state', pack_account(account))
+redis.call('HSET', account_key, 'state', cmsgpack.pack(unpack(account)))
 redis.call('SET', reservation_key, head .. packed_claim .. detail)
 redis.call('ZADD', deadlines, string.format('%d', deadline), member)
 return { 'held', deadline, is_fit, cmsgpack.pack(unpack(seen, 1, n)) }

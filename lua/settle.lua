@@ -1,11 +1,9 @@
 -- Settle and release: the end of a reservation, with what was really used (rules 4, 5, 6, 7).
 --
--- KEYS  header, account, reservation, outbox, deadlines
--- ARGV  epoch        that the caller has checked
---       account      its id
+-- KEYS  as all endings have them: ending.lua
+-- ARGV  epoch, account, member: ending.lua
 --       totals       packed, see ending.lua
 --       detail       the record
---       member       of the deadlines: '<reservation>|<account>'
 -- Answers, first match:
 --   {'lost', epoch found}
 --   {'ended', outcome, charge}    it had ended before; nothing was moved
@@ -13,11 +11,7 @@
 --   {'below_zero'}                a cumulative count would be; nothing was moved
 --   {'settled', number of the entry}
 
-local call = {
-  header = KEYS[1], account = KEYS[2], reservation = KEYS[3], outbox = KEYS[4], deadlines = KEYS[5],
-  epoch = ARGV[1], account_id = ARGV[2], member = ARGV[5],
-}
-local packed_totals, detail = ARGV[3], ARGV[4]
+local packed_totals, detail = ARGV[4], ARGV[5]
 
 -- Whether a cumulative count would go down by more than it stands at (rule 33).
 local function goes_below_zero(account, mark, totals)
@@ -40,17 +34,16 @@ local function goes_below_zero(account, mark, totals)
   return false
 end
 
-local found = redis.call('HGET', call.header, 'epoch')
-if found ~= call.epoch then
+local found = redis.call('HGET', header, 'epoch')
+if found ~= epoch then
   return { 'lost', found or 'none' }
 end
-local now = clock()
-local hold, mark = read_reservation(call.reservation, now)
+local hold, mark = read_reservation(reservation_key, now)
 if mark and not mark[MARK_LAPSE] then
   return { 'ended', mark[MARK_OUTCOME], mark[MARK_CHARGE] }
 end
-local account = read_account(call.account)
-if is_cold(account, call.epoch) then
+local account = read_account(account_key)
+if not account or account[EPOCH] ~= tonumber(epoch) then
   return { 'cold' }
 end
 
@@ -59,7 +52,7 @@ if goes_below_zero(account, mark, totals) then
   return { 'below_zero' }
 end
 if hold then
-  return { 'settled', end_hold(call, account, hold, totals, packed_totals, detail, now) }
+  return { 'settled', end_hold(account, hold, totals, packed_totals, detail, now) }
 end
 -- What is left is rare: so what it needs is made only now.
 
@@ -124,7 +117,7 @@ local function correct(account, mark, totals, now)
   end
   recount()
   local cut = cut_totals(account, totals, beyond, counts)
-  return pack_entry(call, now, overrun, reserved, debt, lots, counts, cut), cut
+  return cmsgpack.pack(account[EPOCH], now, overrun, reserved, debt, lots, counts, cut), cut
 end
 
 -- An id that is not known is charged at once; the ledger decides whether that was right (rules 7 and 24).
@@ -135,7 +128,7 @@ local function charge_unknown(account, totals, now)
     move_counter(account, totals[count], totals[count + COUNT_START], totals[count + COUNT_AMOUNT], 0)
   end
   local cut = cut_totals(account, totals, beyond)
-  return pack_entry(call, now, false, 0, debt, lots, nil, cut), cut
+  return cmsgpack.pack(account[EPOCH], now, false, 0, debt, lots, nil, cut), cut
 end
 
 local entry, cut
@@ -147,8 +140,4 @@ end
 if cut then
   packed_totals = cmsgpack.pack(unpack(totals))
 end
-redis.call('HSET', call.account, 'state', pack_account(account))
-mark_ended(call.reservation, totals, now)
-local seq = next_seq(call.header)
-write_ending(call.outbox, seq, call.account_id, entry, packed_totals, detail)
-return { 'settled', seq }
+return { 'settled', write_ended(account, totals, packed_totals, detail, entry, now) }

@@ -27,6 +27,6 @@ end
 local info = redis.call('INFO', 'server', 'replication', 'memory')
 local policy = string.match(info, 'maxmemory_policy:([%w-]+)')
 return {
-  server_name(info), clock(), policy, redis.call('XLEN', outbox), oldest_epoch(),
+  server_name(info), now, policy, redis.call('XLEN', outbox), oldest_epoch(),
   unpack(redis.call('HMGET', header, 'install', 'format', 'epoch', 'out_seq', 'applied_seq')),
 }

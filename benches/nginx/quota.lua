@@ -95,7 +95,7 @@ function M.reserve()
   end
   local input, output = math.ceil(#body / 4), asked.max_tokens or 4096
   local charge = input * settings.input_nanos + output * settings.output_nanos
-  local claim = { settings.version, charge, input * settings.input_nanos, 0 }
+  local claim = { settings.version, charge, input * settings.input_nanos, 0, settings.deadline_ms, settings.max_age_ms, settings.bound }
   for _, line in ipairs(settings.lines) do
     local claimed = amount(line, input + output, charge)
     for _, value in ipairs({ line.key, line.from, line.to, claimed, amount(line, input, input * settings.input_nanos), line.limit }) do
@@ -103,8 +103,7 @@ function M.reserve()
     end
   end
   local id = uuid_v7()
-  local answer = script(settings.reserve, id, pack(claim), detail(input, 0), id .. '|' .. settings.account,
-    settings.deadline_ms, settings.max_age_ms, settings.bound)
+  local answer = script(settings.reserve, id, pack(claim), detail(input, 0), id .. '|' .. settings.account)
   if answer[1] ~= 'held' then
     ngx.log(ngx.ERR, 'not held: ', answer[1])
     return ngx.exit(429)
@@ -130,7 +129,7 @@ local function settle(_, id, body)
       totals[#totals + 1] = value
     end
   end
-  local answer = script(settings.settle, id, settings.account, pack(totals), detail(input, output, usage), id .. '|' .. settings.account)
+  local answer = script(settings.settle, id, settings.account, id .. '|' .. settings.account, pack(totals), detail(input, output, usage))
   if answer[1] ~= 'settled' then
     ngx.log(ngx.ERR, 'not settled: ', answer[1])
   end

@@ -3,7 +3,8 @@
 -- It is one flat list, because tables are what costs most in a call: seven fields, then the lots, then the counters. A lot
 -- or a counter is known by the place where it begins; its fields are counted from there.
 
-local EPOCH, VERSION, OVERAGE, AS_OF, DEBT, DEBT_HELD, LOTS = 1, 2, 3, 4, 5, 6, 7
+-- `COUNTERS` is where the counters begin.
+local EPOCH, VERSION, OVERAGE, AS_OF, DEBT, DEBT_HELD, COUNTERS = 1, 2, 3, 4, 5, 6, 7
 -- Lots: first those that may be drawn, in their order; then those of which only a balance is left, which are effective
 -- `false`. They expire `false` where they never do.
 local FIRST_LOT, LOT_SIZE = 8, 5
@@ -12,23 +13,10 @@ local ID, LEFT, HELD, EFFECTIVE, EXPIRES = 0, 1, 2, 3, 4
 local COUNTER_SIZE = 4
 local KEY, START, USED, IN_FLIGHT = 0, 1, 2, 3
 
+-- One of another epoch is cold, as good as unknown, until it is loaded (rule 22).
 local function read_account(key)
   local state = redis.call('HGET', key, 'state')
   return state and { cmsgpack.unpack(state) }
-end
-
-local function pack_account(account)
-  return cmsgpack.pack(unpack(account))
-end
-
--- An account of another epoch is as good as unknown until it is loaded (rule 22).
-local function is_cold(account, epoch)
-  return not account or account[EPOCH] ~= tonumber(epoch)
-end
-
--- Where the counters begin.
-local function lots_end(account)
-  return FIRST_LOT + account[LOTS] * LOT_SIZE
 end
 
 local function is_live(account, lot, now)
@@ -36,11 +24,11 @@ local function is_live(account, lot, now)
   return effective and effective <= now and (not expires or now < expires)
 end
 
--- Takes an amount from the live lots, in their order, and says by `take(lot, part)` from which; returns what they lack.
+-- Takes an amount from the live lots, in their order; returns from which, as a list of lot and part, and what they lack.
 -- Parts and rest never exceed the amount, which is a single one: plain arithmetic.
-local function draw(account, amount, now, take)
-  local rest = amount
-  for lot = FIRST_LOT, lots_end(account) - 1, LOT_SIZE do
+local function draw(account, amount, now)
+  local drawn, n, rest = {}, 0, amount
+  for lot = FIRST_LOT, account[COUNTERS] - 1, LOT_SIZE do
     if rest == 0 then
       break
     end
@@ -48,20 +36,16 @@ local function draw(account, amount, now, take)
     if is_live(account, lot, now) and less(0, left) then
       local part = less(left, rest) and left or rest
       account[lot + LEFT] = subtract(left, part)
-      take(lot, part)
-      rest = rest - part
+      drawn[n + 1], drawn[n + 2] = lot, part
+      n, rest = n + 2, rest - part
     end
   end
-  return rest
+  return drawn, rest
 end
 
--- Where a counter is, or nothing. `guess`: where it is if the counters are in the order in which they are asked for, as
--- they mostly are, since the same calls made them.
-local function find_counter(account, key, guess)
-  if account[guess] == key then
-    return guess
-  end
-  for counter = lots_end(account), #account, COUNTER_SIZE do
+-- Where a counter is, or nothing.
+local function find_counter(account, key)
+  for counter = account[COUNTERS], #account, COUNTER_SIZE do
     if account[counter] == key then
       return counter
     end
@@ -71,9 +55,10 @@ end
 
 -- The stored start never goes back (rule 12): what belongs to an earlier span is over in the store, and counted by the
 -- ledger alone. Holds of a span that the store no longer knows went with it: nothing is taken back.
--- Returns the guess for the next.
+-- `guess`: where the counter is if they are in the order in which they are asked for, as they mostly are, since the same
+-- calls made them. Returns the guess for the next.
 local function move_counter(account, key, start, used, held, guess)
-  local counter = find_counter(account, key, guess)
+  local counter = account[guess] == key and guess or find_counter(account, key)
   local known = counter and account[counter + START]
   if known == start then
     if used ~= 0 then

@@ -1,5 +1,15 @@
--- Endings: what settle, release and lapse move, mark and write (rules 4 to 7).
+-- Endings: what settle, release and lapse move, mark and write (rules 4 to 7). All of them have these
 --
+-- KEYS  header, account, reservation, outbox, deadlines
+-- ARGV  epoch        that the caller has checked
+--       account      its id
+--       member       of the deadlines: '<reservation>|<account>'
+--
+-- and what each has of its own.
+
+local header, account_key, reservation_key, outbox, deadlines = unpack(KEYS)
+local epoch, account_id, member = ARGV[1], ARGV[2], ARGV[3]
+
 -- Totals: three fields, then the counts; none is zero.
 local TOTALS_OUTCOME, TOTALS_CHARGE = 2, 3
 local FIRST_COUNT, COUNT_SIZE = 4, 3
@@ -23,9 +33,10 @@ local function charge_wallet(account, lots, charge, now)
   if charge == 0 then
     return 0, 0
   end
-  local rest = draw(account, charge, now, function(lot, part)
-    add_charge(lots, account[lot + ID], part)
-  end)
+  local drawn, rest = draw(account, charge, now)
+  for i = 1, #drawn, 2 do
+    add_charge(lots, account[drawn[i] + ID], drawn[i + 1])
+  end
   if rest == 0 then
     return 0, 0
   end
@@ -71,7 +82,7 @@ end
 -- not say it.
 local function cut_totals(account, totals, beyond, moved)
   local is_cut = beyond ~= 0
-  for counter = lots_end(account), #account, COUNTER_SIZE do
+  for counter = account[COUNTERS], #account, COUNTER_SIZE do
     local used = account[counter + USED]
     -- Texts are beyond the doubles' exact range: the first test is for them, without a call.
     is_cut = is_cut or (used ~= used + 0 and less(MAX_BALANCE, used))
@@ -123,21 +134,13 @@ local function cut_totals(account, totals, beyond, moved)
     cut[#cut + 1], cut[#cut + 2], cut[#cut + 3] = key, start, amount
   end
 
-  for counter = lots_end(account), #account, COUNTER_SIZE do
+  for counter = account[COUNTERS], #account, COUNTER_SIZE do
     local over = subtract(account[counter + USED], MAX_BALANCE)
     if less(0, over) then
       cut_counter(counter, over)
     end
   end
   return cut
-end
-
--- What is packed of an entry. `cut` is there only where something was.
-local function pack_entry(call, now, overrun, reserved, debt, lots, counters, cut)
-  if cut then
-    return cmsgpack.pack(tonumber(call.epoch), now, overrun, reserved, debt, lots, counters, cut)
-  end
-  return cmsgpack.pack(tonumber(call.epoch), now, overrun, reserved, debt, lots, counters)
 end
 
 -- What the totals count of a counter; zero where they say nothing.
@@ -152,7 +155,7 @@ end
 
 -- Gives back what the lines hold and counts what was used; says whether any counter used more than it held.
 local function count_hold(account, hold, totals)
-  local overrun, met, guess = false, 0, lots_end(account)
+  local overrun, met, guess = false, 0, account[COUNTERS]
   for line = HOLD_FIRST_LINE, #hold, LINE_SIZE do
     local key, start, amount = hold[line], hold[line + LINE_START], hold[line + LINE_AMOUNT]
     -- Counts mostly come in the order of the lines, so the next one is looked at first.
@@ -184,14 +187,21 @@ local function count_hold(account, hold, totals)
   return overrun
 end
 
--- Leaves a mark, so that no late command holds or charges this id again (rule 5, invariant 4).
-local function mark_ended(key, totals, now, lapse)
+-- Writes what has changed, leaves a mark, so that no late command holds or charges this id again (rule 5, invariant 4),
+-- and tells of it in the outbox; returns the entry's number.
+local function write_ended(account, totals, packed_totals, detail, entry, now, lapse)
   local mark = cmsgpack.pack(totals[TOTALS_OUTCOME], totals[TOTALS_CHARGE], now + ENDED_MARK_MS, lapse or false)
-  redis.call('SET', key, mark, 'PX', ENDED_MARK_PX)
+  redis.call('HSET', account_key, 'state', cmsgpack.pack(unpack(account)))
+  redis.call('SET', reservation_key, mark, 'PX', ENDED_MARK_PX)
+  redis.call('ZREM', deadlines, member)
+  local seq = next_seq(header)
+  local id = string.format('%d-0', seq)
+  redis.call('XADD', outbox, id, 'account', account_id, 'entry', entry, 'totals', packed_totals, 'detail', detail)
+  return seq
 end
 
--- Ends an open hold. `call` names the keys and arguments of the verb; returns the entry's number.
-local function end_hold(call, account, hold, totals, packed_totals, detail, now)
+-- Ends an open hold; returns the entry's number.
+local function end_hold(account, hold, totals, packed_totals, detail, now)
   local reserved, charge = hold[HOLD_CHARGE], totals[TOTALS_CHARGE]
   local lots, debt, beyond = charge_hold(account, hold, charge, now)
   local overrun = count_hold(account, hold, totals) or charge > reserved
@@ -199,14 +209,8 @@ local function end_hold(call, account, hold, totals, packed_totals, detail, now)
   if cut then
     packed_totals = cmsgpack.pack(unpack(totals))
   end
-
-  redis.call('HSET', call.account, 'state', pack_account(account))
+  local entry = cmsgpack.pack(account[EPOCH], now, overrun, reserved, debt, lots, nil, cut)
   local lapse = totals[TOTALS_OUTCOME] == 'lapsed'
     and { reserved, { unpack(hold, HOLD_FIRST_LINE) }, debt, lots, { unpack(totals, FIRST_COUNT) } }
-  mark_ended(call.reservation, totals, now, lapse)
-  redis.call('ZREM', call.deadlines, call.member)
-  local seq = next_seq(call.header)
-  local entry = pack_entry(call, now, overrun, reserved, debt, lots, nil, cut)
-  write_ending(call.outbox, seq, call.account_id, entry, packed_totals, detail)
-  return seq
+  return write_ended(account, totals, packed_totals, detail, entry, now, lapse)
 end

@@ -3,7 +3,7 @@
 -- Live lots pay what is owed; returns the lots and the debt that moved, or nothing.
 local function repay(account, now)
   local lots, owed = {}, account[DEBT]
-  for lot = FIRST_LOT, lots_end(account) - 1, LOT_SIZE do
+  for lot = FIRST_LOT, account[COUNTERS] - 1, LOT_SIZE do
     local left = account[lot + LEFT]
     if is_live(account, lot, now) and less(0, left) and less(0, owed) then
       local part = less(left, owed) and left or owed

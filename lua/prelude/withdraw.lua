@@ -2,7 +2,7 @@
 
 -- Takes what is there, up to an amount where there is one; what is held of it stays. Returns the lots that moved.
 local function withdraw(account, id, amount)
-  for lot = FIRST_LOT, lots_end(account) - 1, LOT_SIZE do
+  for lot = FIRST_LOT, account[COUNTERS] - 1, LOT_SIZE do
     local left = account[lot + LEFT]
     if account[lot + ID] == id and less(0, left) and amount ~= 0 then
       local part = amount and less(amount, left) and amount or left

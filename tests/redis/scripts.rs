@@ -9,7 +9,7 @@ use tollgate::quota::{
 };
 
 use crate::harness::redis::Server;
-use crate::store::stage::{SHORT_MS, Stage, grant, line};
+use crate::store::stage::{SHORT_MS, Stage, ended, grant, line};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rule_15_a_server_that_forgot_the_scripts_is_told_them_again() {
@@ -120,6 +120,24 @@ fn everything(server: &Server) -> Everything {
         (key, value)
     };
     keys.into_iter().map(dumped).collect()
+}
+
+/// A hold is a string that ends with its detail, and nothing marks where that ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lapse_records_the_detail_to_the_byte_even_an_empty_one() {
+    let stage = Stage::redis().await.with_lots(&[100]).await;
+    for (detail, lines) in [("", 0), ("", MAX_LINES), ("\u{1}\u{7f}\u{e9}", MAX_LINES)] {
+        let resources = (0..lines).map(|n| format!("resource_{n}"));
+        let claim = Reserve {
+            lines: resources.map(|name| line(&name, 1, 100)).collect(),
+            detail: detail.into(),
+            deadline_ms: SHORT_MS,
+            ..stage.claim(1)
+        };
+        stage.reach(stage.hold(&claim).await).await;
+        let entry = stage.lapsed(claim.id).await;
+        assert_eq!(ended(&entry).detail, claim.detail);
+    }
 }
 
 /// A script's lists go over Lua's stack, which is bounded: the largest account there may be fits.

@@ -10,6 +10,7 @@ use redis::Value;
 
 use super::entry;
 use super::exact::{Exact, Unpacked};
+use super::keys::counter_key;
 use crate::clock::UnixMs;
 use crate::money::{Amount, Nanos};
 use crate::quota::{
@@ -53,6 +54,11 @@ impl List {
 
     pub fn parsed<T: FromStr>(&mut self) -> Read<T> {
         parse(&self.bytes()?)
+    }
+
+    fn counter(&mut self) -> Read<CounterKey> {
+        let odd = || StoreError::Nonsense("no counter's name".into());
+        counter_key(&self.text()?).ok_or_else(odd)
     }
 
     pub fn list(&mut self) -> Read<Self> {
@@ -234,7 +240,7 @@ fn lot(list: &mut List) -> Read<Lot> {
 
 fn counter_state(list: &mut List) -> Read<CounterState> {
     Ok(CounterState {
-        key: list.parsed()?,
+        key: list.counter()?,
         start: list.unix_ms()?,
         used: Amount(list.int()?),
         held: Amount(list.int()?),
@@ -245,7 +251,7 @@ fn open_hold(list: &mut List) -> Read<OpenHold> {
     let slice = |list: &mut List| Ok((LotId(list.int()?), Nanos(list.int()?)));
     let count = |list: &mut List| {
         Ok(Count {
-            key: list.parsed::<CounterKey>()?,
+            key: list.counter()?,
             start: list.unix_ms()?,
             amount: Amount(list.int()?),
         })

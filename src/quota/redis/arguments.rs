@@ -8,6 +8,7 @@ use std::fmt::Display;
 use serde::Serialize;
 
 use super::exact::{Exact, OrFalse};
+use super::keys::counter_name;
 use crate::money::{Amount, MAX_AMOUNT, MAX_BALANCE};
 use crate::quota::{
     AccountImage, Admission, ChangeBody, Lot, MAX_DETAIL_BYTES, MAX_LINES, Moved, Progress,
@@ -29,8 +30,9 @@ pub(super) fn shown(value: impl Display) -> Argument<'static> {
     Cow::Owned(value.to_string().into_bytes())
 }
 
-/// version, charge, floor, admission, then each line's key, start, end, amount, floor, limit
-pub(super) fn claim(reserve: &Reserve) -> Argument<'static> {
+/// version, charge, floor, admission, deadline_ms, max_age_ms, the outbox's bound, then each line's key, start, end, amount,
+/// floor, limit
+pub(super) fn claim(reserve: &Reserve, outbox_bound: u64) -> Argument<'static> {
     assert!(reserve.lines.len() <= MAX_LINES, "a claim has few lines");
     assert_short(&reserve.detail);
     let admission: u8 = match reserve.admission {
@@ -43,8 +45,11 @@ pub(super) fn claim(reserve: &Reserve) -> Argument<'static> {
     packed.add(bounded(reserve.charge));
     packed.add(bounded(reserve.floor));
     packed.add(admission);
+    packed.add(reserve.deadline_ms);
+    packed.add(reserve.max_age_ms);
+    packed.add(outbox_bound);
     for line in &reserve.lines {
-        packed.add(line.key.to_string());
+        packed.add(counter_name(&line.key));
         packed.add(line.span.start.0);
         packed.add(line.span.end.0);
         packed.add(bounded(line.amount));
@@ -79,7 +84,7 @@ pub(super) fn totals(settle: &Settle) -> Argument<'static> {
             count.amount
         };
         if bounded(amount) != 0 {
-            packed.add(count.key.to_string());
+            packed.add(counter_name(&count.key));
             packed.add(count.start.0);
             packed.add(count.amount.0);
         }
@@ -94,7 +99,7 @@ pub(super) fn image(image: &AccountImage) -> Argument<'static> {
         (id, Exact(balance.0), effective, expires)
     });
     let counters = image.counters.iter().map(|counter| {
-        let key = counter.key.to_string();
+        let key = counter_name(&counter.key);
         (key, counter.start.0, Exact(counter.used.0))
     });
     pack((
@@ -120,7 +125,7 @@ pub(super) fn change(body: &ChangeBody) -> Argument<'static> {
     let order = order.map(|order| order.iter().map(packed_lot).collect::<Vec<_>>());
     let moved_lots = lots.iter().map(|(id, by)| (id.0, Exact(by.0)));
     let moved_counters = counters.iter().map(|count| {
-        let key = count.key.to_string();
+        let key = counter_name(&count.key);
         (key, count.start.0, Exact(count.amount.0))
     });
     pack((

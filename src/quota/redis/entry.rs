@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::answers::{List, account_id, reservation_id};
 use super::exact::{Exact, Unpacked};
+use super::keys::counter_key;
 use crate::clock::UnixMs;
 use crate::money::{Amount, Nanos};
 use crate::quota::{
@@ -105,7 +106,7 @@ struct Written {
     cut: Cut,
 }
 
-/// epoch, at, overrun, reserved, moved debt, {lot, by, …}, {key, start, by, …} or nil, {charge, key, start, by, …} or no more
+/// epoch, at, overrun, reserved, moved debt, {lot, by, …}, {key, start, by, …} or nil, {charge, key, start, by, …} or nil
 fn unpack(packed: &[u8]) -> Option<Written> {
     let mut values = Unpacked::new(packed);
     Some(Written {
@@ -119,10 +120,9 @@ fn unpack(packed: &[u8]) -> Option<Written> {
             None => None,
             Some(fields) => Some(moved_counters(&fields)?),
         },
-        cut: if values.is_empty() {
-            Cut::default()
-        } else {
-            cut(&values.take::<Vec<Field>>()?)?
+        cut: match values.take::<Option<Vec<Field>>>()? {
+            None => Cut::default(),
+            Some(fields) => cut(&fields)?,
         },
     })
 }
@@ -161,7 +161,7 @@ fn moved_lots(fields: &[Exact]) -> Vec<(LotId, Nanos)> {
 fn moved_counters(fields: &[Field]) -> Option<Vec<Count>> {
     let count = |field: &[Field]| {
         Some(Count {
-            key: field[0].text()?.parse().ok()?,
+            key: counter_key(field[0].text()?)?,
             start: UnixMs(field[1].number()?),
             amount: Amount(field[2].number()?),
         })
@@ -191,7 +191,7 @@ fn unpack_totals(packed: &[u8]) -> Option<Totals> {
     let mut values = Unpacked::new(packed);
     let count = |values: &mut Unpacked<'_>| {
         Some(Count {
-            key: values.take::<String>()?.parse().ok()?,
+            key: counter_key(&values.take::<String>()?)?,
             start: UnixMs(values.take()?),
             amount: Amount(values.take::<Exact>()?.0),
         })

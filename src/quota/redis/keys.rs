@@ -1,11 +1,11 @@
-//! The names of all keys, in one place: scripts are handed every key they touch, and make none.
+//! The names of all keys, in one place, and of the counters inside them: scripts are handed every key they touch, and make none.
 //!
 //! All keys of a shard carry its hash tag, `{<prefix>:<shard>}`, so that they share a slot and a node of a Cluster
 //! (rules 10 and 17).
 
 use uuid::Uuid;
 
-use crate::quota::{AccountId, ReservationId, ShardId};
+use crate::quota::{AccountId, CounterKey, ReservationId, Scope, ShardId};
 
 /// Names the keys of one installation. Each is one allocation, because every call names a handful of them.
 #[derive(Debug, Clone)]
@@ -80,9 +80,40 @@ pub(super) fn member(id: ReservationId, account: &AccountId) -> String {
     .concat()
 }
 
+/// How the scripts know a counter: `<resource>/<window>`. Redis hashes every byte of it some fifteen times a call, so the scope
+/// of all counters that there are so far is not said.
+pub(super) fn counter_name(key: &CounterKey) -> String {
+    let CounterKey {
+        scope: Scope::Account,
+        resource,
+        window,
+    } = key;
+    format!("{resource}/{window}")
+}
+
+/// What [`counter_name`] names.
+pub(super) fn counter_key(name: &str) -> Option<CounterKey> {
+    let (resource, window) = name.split_once('/')?;
+    Some(CounterKey {
+        scope: Scope::Account,
+        resource: resource.parse().ok()?,
+        window: window.parse().ok()?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_counters_name_reads_back() {
+        for key in ["account/tokens/month", "account/projects/overall"] {
+            let key: CounterKey = key.parse().unwrap();
+            assert_eq!(counter_key(&counter_name(&key)), Some(key));
+        }
+        assert_eq!(counter_key("tokens"), None);
+        assert_eq!(counter_key("account/tokens/month"), None);
+    }
 
     /// The part of a key that a Cluster hashes.
     fn hash_tag(key: &str) -> &str {

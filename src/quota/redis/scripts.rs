@@ -38,6 +38,9 @@ pub(super) struct Scripts {
     pub account: Script,
 }
 
+/// The first byte of a hold is how many lines it has: so much MessagePack writes in one byte, and begins no text with.
+const _: () = assert!(MAX_LINES < 0x80);
+
 /// Refused when the server is out of memory.
 const GROWS: &str = "#!lua";
 /// Endings, and what frees memory or leaves it as it is (rule 14).

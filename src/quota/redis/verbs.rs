@@ -64,12 +64,9 @@ impl Store for RedisStore {
         let shard = self.shard_of(&reserve.account);
         let keys = self.hold_keys(shard, &reserve.account, reserve.id);
         let arguments = vec![
-            arguments::claim(reserve),
+            arguments::claim(reserve, self.outbox_bound),
             text(&reserve.detail),
             owned(member(reserve.id, &reserve.account)),
-            shown(reserve.deadline_ms),
-            shown(reserve.max_age_ms),
-            shown(self.outbox_bound),
         ];
         let script = &self.scripts.reserve;
         let (word, mut answer) = self.run(shard, script, &keys, arguments).await?;
@@ -120,9 +117,9 @@ impl Store for RedisStore {
         let keys = self.hold_keys(shard, &settle.account, settle.id);
         let arguments = vec![
             text(settle.account.as_str()),
+            owned(member(settle.id, &settle.account)),
             arguments::totals(settle),
             text(&settle.detail),
-            owned(member(settle.id, &settle.account)),
         ];
         let script = &self.scripts.settle;
         let (word, mut answer) = self.run(shard, script, &keys, arguments).await?;
@@ -140,8 +137,8 @@ impl Store for RedisStore {
         let keys = self.hold_keys(shard, &overdue.account, overdue.id);
         let arguments = vec![
             text(overdue.account.as_str()),
-            shown(overdue.id),
             owned(member(overdue.id, &overdue.account)),
+            shown(overdue.id),
         ];
         let script = &self.scripts.lapse;
         let (word, mut answer) = self.run(shard, script, &keys, arguments).await?;
