@@ -28,6 +28,7 @@ pub mod journal;
 pub(super) mod moment;
 pub(super) mod own;
 pub(super) mod quarantine;
+mod rows;
 pub mod schema;
 mod usage;
 pub(super) mod write;
