@@ -24,6 +24,7 @@ pub mod change;
 mod check;
 mod commit;
 pub mod file;
+mod folding;
 pub mod journal;
 pub(super) mod moment;
 pub(super) mod own;
