@@ -157,11 +157,15 @@ impl RecordDetail {
     /// Makes every text one that any ledger can keep: bounded, and without control characters (NUL breaks a text
     /// column, and jsonb).
     fn clean(&mut self) {
-        for text in [&mut self.route, &mut self.provider, &mut self.model] {
-            *text = clean_text(text);
-        }
-        for text in [&mut self.user_ref, &mut self.project_ref] {
-            *text = text.as_deref().map(clean_text);
+        let of_user = [&mut self.user_ref, &mut self.project_ref];
+        let of_user = of_user.into_iter().filter_map(Option::as_mut);
+        for text in [&mut self.route, &mut self.provider, &mut self.model]
+            .into_iter()
+            .chain(of_user)
+        {
+            if !is_clean(text) {
+                *text = clean_text(text);
+            }
         }
         if self.tags.len() > MAX_TAGS {
             let left_out = self.tags.len() - MAX_TAGS;
@@ -210,6 +214,11 @@ impl Numbers {
         .iter()
         .all(|number| (0..=MAX_AMOUNT).contains(number))
     }
+}
+
+/// As nearly all are, and then nothing is made anew.
+fn is_clean(text: &str) -> bool {
+    text.len() <= MAX_TEXT_BYTES && !text.chars().any(char::is_control)
 }
 
 fn clean_text(text: &str) -> String {
