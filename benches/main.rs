@@ -22,6 +22,7 @@ mod harness;
 
 mod claims;
 mod concurrency;
+mod embedded;
 mod flush;
 mod hot_path;
 mod load;
@@ -60,7 +61,11 @@ const SMALL: [(&str, Bench); 4] = [
     ("scale", scale::run),
     ("flush", flush::run),
 ];
-const LARGE: [(&str, Bench); 2] = [("proxy", proxy::run), ("stream", stream::run)];
+const LARGE: [(&str, Bench); 3] = [
+    ("embedded", embedded::run),
+    ("proxy", proxy::run),
+    ("stream", stream::run),
+];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -80,7 +85,7 @@ fn main() {
         **name != "all" && !known.any(|(known, _)| known == *name)
     }) {
         eprintln!(
-            "no benchmark is called `{unknown}`: all, hot_path, concurrency, scale, flush, proxy, stream"
+            "no benchmark is called `{unknown}`: all, hot_path, concurrency, scale, flush, embedded, proxy, stream"
         );
         std::process::exit(2);
     }
