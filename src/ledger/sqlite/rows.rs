@@ -39,35 +39,39 @@ impl Rows {
     }
 
     /// Runs it over all of these; says how many rows of the table it touched.
-    pub async fn execute<T>(
+    pub async fn execute<'t, T>(
         &'static self,
         tx: &mut SqliteConnection,
-        rows: &[T],
-        bind: impl Fn(Bound, &T) -> Bound,
+        rows: &'t [T],
+        mut bind: impl FnMut(Bound, &'t T) -> Bound,
     ) -> Result<usize, sqlx::Error> {
         let mut touched = 0;
         for rows in rows.chunks(MOST) {
-            let done = self.over(rows, &bind).execute(&mut *tx).await?;
+            let done = self.over(rows, &mut bind).execute(&mut *tx).await?;
             touched += usize::try_from(done.rows_affected()).unwrap_or(usize::MAX);
         }
         Ok(touched)
     }
 
     /// Runs it over all of these; answers what it returns.
-    pub async fn fetch<T>(
+    pub async fn fetch<'t, T>(
         &'static self,
         tx: &mut SqliteConnection,
-        rows: &[T],
-        bind: impl Fn(Bound, &T) -> Bound,
+        rows: &'t [T],
+        mut bind: impl FnMut(Bound, &'t T) -> Bound,
     ) -> Result<Vec<SqliteRow>, sqlx::Error> {
         let mut fetched = Vec::new();
         for rows in rows.chunks(MOST) {
-            fetched.extend(self.over(rows, &bind).fetch_all(&mut *tx).await?);
+            fetched.extend(self.over(rows, &mut bind).fetch_all(&mut *tx).await?);
         }
         Ok(fetched)
     }
 
-    fn over<T>(&'static self, rows: &[T], bind: &impl Fn(Bound, &T) -> Bound) -> Bound {
+    fn over<'t, T>(
+        &'static self,
+        rows: &'t [T],
+        bind: &mut impl FnMut(Bound, &'t T) -> Bound,
+    ) -> Bound {
         let statement = sqlx::query(self.text(rows.len()));
         rows.iter().fold(statement, bind)
     }

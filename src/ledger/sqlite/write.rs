@@ -1,7 +1,9 @@
 //! What one flush writes, each kind of row in one statement.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
@@ -68,7 +70,10 @@ pub(super) async fn write(
     batch: Batch,
 ) -> Result<(), Unwritten> {
     post(tx, &batch.postings).await?;
-    RECORD.execute(tx, &batch.records, record).await?;
+    let mut texts = Texts::default();
+    RECORD
+        .execute(tx, &batch.records, |row, of| record(row, of, &mut texts))
+        .await?;
     let risen = move_lots(tx, &batch).await?;
     move_debts(tx, &batch).await?;
     move_counters(tx, &batch).await?;
@@ -107,17 +112,37 @@ pub(in crate::ledger) async fn post(
     Ok(())
 }
 
-fn record(row: Bound, record: &UsageRecord) -> Bound {
+/// Texts that nearly every record of a flush has, such as a route or a model, each made once: a text that is bound is
+/// otherwise made for the thread of the file and given back by it, which costs more than to look it up.
+#[derive(Default)]
+struct Texts<'a>(HashMap<&'a str, Arc<str>>);
+
+impl<'a> Texts<'a> {
+    fn of(&mut self, text: &'a str) -> Arc<str> {
+        self.0.entry(text).or_insert_with(|| text.into()).clone()
+    }
+
+    /// Few calls have tags or properties.
+    fn object(&mut self, members: &impl Serialize, is_empty: bool) -> Arc<str> {
+        if is_empty {
+            self.of("{}")
+        } else {
+            text(members).into()
+        }
+    }
+}
+
+fn record<'a>(row: Bound, record: &'a UsageRecord, texts: &mut Texts<'a>) -> Bound {
     let UsageRecord {
         numbers, detail, ..
     } = record;
     row.bind(record.id)
-        .bind(record.account.as_str())
+        .bind(texts.of(record.account.as_str()))
         .bind(record.occurred_at.0)
-        .bind(detail.route.as_str())
-        .bind(detail.provider.as_str())
-        .bind(detail.model.as_str())
-        .bind(record.outcome)
+        .bind(texts.of(&detail.route))
+        .bind(texts.of(&detail.provider))
+        .bind(texts.of(&detail.model))
+        .bind(texts.of(record.outcome))
         .bind(record.overrun)
         .bind(numbers.input_tokens)
         .bind(numbers.output_tokens)
@@ -130,9 +155,9 @@ fn record(row: Bound, record: &UsageRecord) -> Bound {
         .bind(detail.api_key_id)
         .bind(detail.user_ref.as_deref())
         .bind(detail.project_ref.as_deref())
-        .bind(text(&detail.tags))
+        .bind(texts.object(&detail.tags, detail.tags.is_empty()))
         .bind(detail.usage.as_ref().map(|usage| usage.get()))
-        .bind(text(&detail.properties))
+        .bind(texts.object(&detail.properties, detail.properties.is_empty()))
         .bind(record.corrects)
         .bind(text(&record.taken))
         .bind(record.posting)
@@ -176,8 +201,8 @@ async fn move_counters(tx: &mut SqliteConnection, batch: &Batch) -> Result<(), U
     let moves: Vec<_> = batch.counters.iter().collect();
     MOVE_COUNTERS
         .execute(tx, &moves, |row, ((account, key, start), amount)| {
-            let row = row.bind(account.as_str()).bind(key.scope.to_string());
-            let row = row.bind(key.resource.to_string());
+            let row = row.bind(account.as_str()).bind(key.scope.name());
+            let row = row.bind(key.resource.name());
             let row = row.bind(key.window.name()).bind(start.0);
             row.bind(amount.0)
         })
