@@ -29,10 +29,6 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 const BUSY_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Each is a thread.
 const READ_CONNECTIONS: u32 = 4;
-/// In KiB, as SQLite takes it with a minus sign: all that a flush and the groups beside it touch.
-const CACHE: &str = "-8192";
-/// There are several readers, and what they read is mostly in the system's cache.
-const READ_CACHE: &str = "-2000";
 const BEGIN: &str = "BEGIN IMMEDIATE";
 
 /// What survives once it is committed (rule 28).
@@ -71,7 +67,6 @@ impl File {
         // The writer comes first: it puts a new file into WAL mode.
         let writer = connect(&options).await?;
         let reads = options.clone().pragma("query_only", "ON");
-        let reads = reads.pragma("cache_size", READ_CACHE);
         let pool = SqlitePoolOptions::new()
             .max_connections(READ_CONNECTIONS)
             .acquire_timeout(READ_DEADLINE)
@@ -204,7 +199,6 @@ fn writing(options: SqliteConnectOptions, durability: Durability) -> SqliteConne
         .busy_timeout(BUSY_TIMEOUT)
         // What a statement keeps beside the file, such as the pages it may have to put back, never needs a file of its own.
         .pragma("temp_store", "MEMORY")
-        .pragma("cache_size", CACHE)
         .pragma("wal_autocheckpoint", folding::TOO_LONG_PAGES)
         .thread_name(|number| format!("sqlite-{number}"))
         // Statements carry nothing secret, but they are many.
