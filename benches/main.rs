@@ -22,6 +22,7 @@ mod harness;
 
 mod claims;
 mod concurrency;
+mod embedded;
 mod flush;
 mod histogram;
 mod hot_path;
@@ -65,7 +66,11 @@ const SMALL: [(&str, Bench); 4] = [
     ("scale", scale::run),
     ("flush", flush::run),
 ];
-const LARGE: [(&str, Bench); 2] = [("proxy", proxy::run), ("stream", stream::run)];
+const LARGE: [(&str, Bench); 3] = [
+    ("embedded", embedded::run),
+    ("proxy", proxy::run),
+    ("stream", stream::run),
+];
 /// Not among `all`: it takes half an hour.
 const LONG: [(&str, Bench); 1] = [("soak", soak::run)];
 

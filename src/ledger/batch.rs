@@ -81,13 +81,20 @@ pub struct Batch {
     usage: HashMap<AccountId, usize>,
 }
 
-/// The ids of all records that the ledger may have of what ended in these entries, corrections among them.
-pub(super) fn records_of(entries: &[&Entry]) -> BTreeSet<Uuid> {
+/// The ids of the reservations that ended in these entries, and so of their records.
+pub(super) fn ended_in(entries: &[&Entry]) -> BTreeSet<Uuid> {
     let ids = entries.iter().filter_map(|entry| match &entry.kind {
-        EntryKind::Ended(ended) => Some(ended.id),
+        EntryKind::Ended(ended) => Some(ended.id.0),
         EntryKind::Repaid | EntryKind::Expired | EntryKind::Withdrawn(_) => None,
     });
-    ids.flat_map(|id| [id.0, correction_id(id)]).collect()
+    ids.collect()
+}
+
+/// The ids of the corrections that there may be beside these records. Nothing is corrected that is not recorded, so
+/// nobody has to look for them where an ending is news, as nearly all are.
+pub(super) fn corrections_of(recorded: &[Uuid]) -> Vec<Uuid> {
+    let ids = recorded.iter().copied().map(ReservationId);
+    ids.map(correction_id).collect()
 }
 
 /// The withdrawals that these entries tell of, and whose.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::applier::Applier;
 use super::dirty::DirtyShards;
@@ -14,12 +14,16 @@ use super::keeper::Keeper;
 use super::standing::{Away, Standing};
 use super::{Committed, Ledger, LedgerError};
 use crate::clock::Clock;
-use crate::quota::{Entry, Kept, OutSeq, ShardId, Store, StoreError};
+use crate::quota::{Entry, Kept, OutSeq, Outbox, ShardId, Store, StoreError};
 
 /// Entries of one transaction.
 const BATCH: usize = 512;
 /// How long a flusher waits after the first mark, so that one transaction takes many entries.
 const GATHER: Duration = Duration::from_millis(20);
+/// How many times as long as a round over the marked shards took there is none at the least: the more there is to do, the
+/// more entries one transaction takes, and calls find the ledger's file or server free for the most part.
+const REST: u32 = 3;
+const REST_AT_MOST: Duration = Duration::from_millis(500);
 /// How long one round over the shards that nobody marked takes: it is for entries of processes that died, and there
 /// may be hundreds of flushers.
 const ROUND: Duration = Duration::from_secs(30);
@@ -30,12 +34,20 @@ const PAUSE_AT_MOST: Duration = Duration::from_secs(5);
 /// How a flush ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flushed {
-    /// The outbox is empty; so many entries were in it.
+    /// All that was in the outbox is in the ledger; so many entries were.
     Drained(usize),
     /// Another flusher is at this shard.
     Busy,
     /// The ledger knows this shard to be on another server: it must be checked again.
     OtherServer,
+}
+
+/// What became of one batch.
+enum Carried {
+    /// So many of it are in the ledger, and forgotten by the store.
+    Taken(usize),
+    /// None of it: the flush ends here.
+    Not(Flushed),
 }
 
 /// Why a flush failed.
@@ -121,10 +133,11 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
         let mut next = rand::random_range(0..shards);
         let mut next_at = Instant::now();
         let mut pause = PAUSE_AT_FIRST;
+        let mut rested = Instant::now();
         loop {
             let marked = timeout(next_at - Instant::now(), self.dirty.wait()).await;
             if marked.is_ok() {
-                sleep(GATHER).await;
+                sleep_until(rested.max(Instant::now() + GATHER)).await;
             }
             // Looked at after a mark too: a sidecar that always has something to do has a round to make all the same.
             if Instant::now() >= next_at {
@@ -133,7 +146,10 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
                 self.dirty.mark(ShardId(next));
                 next = (next + 1) % shards;
             }
-            if self.flush_dirty().await {
+            let began = Instant::now();
+            let went_well = self.flush_dirty().await;
+            rested = Instant::now() + (began.elapsed() * REST).min(REST_AT_MOST);
+            if went_well {
                 pause = PAUSE_AT_FIRST;
             } else {
                 sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
@@ -184,14 +200,25 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
         well
     }
 
-    /// Flushes one shard until its outbox is empty.
+    /// Flushes one shard until it has all that was in its outbox; what comes meanwhile has a mark of its own. So while
+    /// calls go on it ends all the same, and does not carry the few that came during the last transaction in one of their
+    /// own, again and again.
     // holds: 3, never lost
     pub async fn flush(&self, shard: ShardId) -> Result<Flushed, FlushError> {
         let mut drained = 0;
         loop {
             let read_at = Instant::now();
             let outbox = self.store.outbox(shard, BATCH).await?;
-            if outbox.entries.is_empty() && outbox.unreadable.is_empty() {
+            let read = outbox.entries.len() + outbox.unreadable.len();
+            let taken = match read {
+                0 => 0,
+                _ => match self.carry(shard, &outbox).await? {
+                    Carried::Taken(taken) => taken,
+                    Carried::Not(why) => return Ok(why),
+                },
+            };
+            drained += taken;
+            if taken == read && read < BATCH {
                 self.keeper.saw_outbox(shard, 0);
                 let told = self.tell_kept(shard, read_at).await?;
                 return Ok(if told {
@@ -200,27 +227,31 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
                     Flushed::OtherServer
                 });
             }
-            let upto = match self.ledger.commit(shard, &outbox).await? {
-                Committed::UpTo { entry, changed } => {
-                    if changed {
-                        self.applier.changed(shard);
-                    }
-                    entry
-                }
-                Committed::Busy => return Ok(Flushed::Busy),
-                Committed::OtherServer => return Ok(Flushed::OtherServer),
-            };
-            let taken = outbox.entries.partition_point(|entry| entry.seq <= upto);
-            let entries = &outbox.entries[..taken];
-            let seqs = entries.iter().map(|entry| entry.seq);
-            let unreadable = outbox.unreadable.iter().map(|entry| entry.seq);
-            let seqs = seqs.chain(unreadable.filter(|seq| *seq <= upto));
-            let seqs: Vec<OutSeq> = seqs.collect();
-            self.kept.flushed(shard, outbox.epoch, upto);
-            self.store.forget(shard, &seqs).await?;
-            drained += seqs.len();
-            (self.tell)(entries);
         }
+    }
+
+    /// Commits what was read of an outbox, and has the store forget it.
+    async fn carry(&self, shard: ShardId, outbox: &Outbox) -> Result<Carried, FlushError> {
+        let upto = match self.ledger.commit(shard, outbox).await? {
+            Committed::UpTo { entry, changed } => {
+                if changed {
+                    self.applier.changed(shard);
+                }
+                entry
+            }
+            Committed::Busy => return Ok(Carried::Not(Flushed::Busy)),
+            Committed::OtherServer => return Ok(Carried::Not(Flushed::OtherServer)),
+        };
+        let taken = outbox.entries.partition_point(|entry| entry.seq <= upto);
+        let entries = &outbox.entries[..taken];
+        let seqs = entries.iter().map(|entry| entry.seq);
+        let unreadable = outbox.unreadable.iter().map(|entry| entry.seq);
+        let seqs = seqs.chain(unreadable.filter(|seq| *seq <= upto));
+        let seqs: Vec<OutSeq> = seqs.collect();
+        self.kept.flushed(shard, outbox.epoch, upto);
+        self.store.forget(shard, &seqs).await?;
+        (self.tell)(entries);
+        Ok(Carried::Taken(seqs.len()))
     }
 
     /// Other flushers have carried some of this process's endings to the ledger, whose row says so; it is read for

@@ -54,6 +54,17 @@ pub(super) fn to_account_id(text: &str) -> Result<AccountId, LedgerError> {
         .map_err(|_| LedgerError::Nonsense(format!("`{text}` is no account id")))
 }
 
+/// The ids in rows of records.
+pub(super) fn ids<'r, R>(rows: &'r [R]) -> Result<Vec<Uuid>, LedgerError>
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    Uuid: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let ids = rows.iter().map(|row| Ok(row.try_get("id")?));
+    ids.collect()
+}
+
 /// What rows of records say of their reservations, corrections among them.
 pub(super) fn recorded<'r, R>(rows: &'r [R]) -> Result<HashMap<ReservationId, Known>, LedgerError>
 where

@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use time::{Date, Duration, Month, OffsetDateTime, Time};
 
 use crate::clock::UnixMs;
@@ -93,13 +93,20 @@ impl FromStr for Resource {
     }
 }
 
-impl fmt::Display for Resource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Resource {
+    /// Its name.
+    pub fn name(&self) -> &str {
         if let Self::Custom(name) = self {
-            return f.write_str(name);
+            return name;
         }
         let named = NAMED.iter().find(|(_, resource)| resource == self);
-        f.write_str(named.expect("every resource but a custom one is named").0)
+        named.expect("every resource but a custom one is named").0
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -232,17 +239,26 @@ pub enum Scope {
     Account,
 }
 
+impl Scope {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Account => "account",
+        }
+    }
+}
+
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("account")
+        f.write_str(self.name())
     }
 }
 
 /// What names a counter: never the plan, so that a count survives a change of plan (rule 12).
 ///
 /// Written `account/tokens/month`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct CounterKey {
     /// Whose use.
     pub scope: Scope,
@@ -252,9 +268,22 @@ pub struct CounterKey {
     pub window: Window,
 }
 
+impl CounterKey {
+    /// In one piece, since each call writes several.
+    fn text(&self) -> String {
+        [self.scope.name(), self.resource.name(), self.window.name()].join("/")
+    }
+}
+
 impl fmt::Display for CounterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.scope, self.resource, self.window)
+        f.write_str(&self.text())
+    }
+}
+
+impl Serialize for CounterKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text())
     }
 }
 

@@ -233,6 +233,38 @@ async fn nothing_that_is_recorded_or_posted_can_be_changed() {
     world.assert_one(&account).await;
 }
 
+/// Closing one looks for the entries that point at it: among its own, not among all that its account ever had.
+#[tokio::test]
+async fn what_a_posting_costs_does_not_grow_with_its_account() {
+    let world = World::in_a_file().await;
+    let account = world.account(&[100]).await;
+    let plan = "EXPLAIN QUERY PLAN UPDATE posting SET closed = 1 WHERE account_id = $1";
+    let plan: Vec<(i64, i64, i64, String)> = world.place.rows(plan, &account).await;
+    let mut of_entries = plan
+        .iter()
+        .map(|(.., step)| step)
+        .filter(|step| step.contains("ledger_entry"))
+        .peekable();
+    assert!(of_entries.peek().is_some(), "{plan:?}");
+    let by_posting = |step: &String| step.contains("(posting_id=? AND account_id=?");
+    assert!(of_entries.all(by_posting), "{plan:?}");
+}
+
+#[tokio::test]
+async fn a_flush_takes_more_than_one_statement_has_room_for() {
+    let world = World::in_a_file().await;
+    let account = world.account(&[1_000]).await;
+    for calls in [5, 300] {
+        for _ in 0..calls {
+            let id = world.hold(&account, 1).await;
+            world.settle(&account, id, 1).await;
+        }
+        assert_eq!(world.flush(&account).await, calls);
+        world.assert_one(&account).await;
+    }
+    assert_eq!(world.records(&account).await.len(), 305);
+}
+
 #[tokio::test]
 async fn a_posting_that_is_odd_or_left_open_is_refused() {
     let world = World::in_a_file().await;

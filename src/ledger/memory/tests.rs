@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::{sleep, timeout};
 
 use super::*;
@@ -56,6 +57,7 @@ struct World {
     store: Arc<EmbeddedStore>,
     ledger: Arc<MemoryLedger>,
     applier: Arc<Applier<EmbeddedStore, MemoryLedger>>,
+    keeper: Arc<Keeper<EmbeddedStore, MemoryLedger>>,
     flusher: Flusher<EmbeddedStore, MemoryLedger>,
     account: AccountId,
     shard: ShardId,
@@ -75,7 +77,7 @@ impl World {
         let flusher = Flusher::new(
             store.clone(),
             ledger.clone(),
-            keeper,
+            keeper.clone(),
             applier.clone(),
             clock,
         );
@@ -90,6 +92,7 @@ impl World {
             store,
             ledger,
             applier,
+            keeper,
             flusher,
             account,
         }
@@ -164,6 +167,32 @@ async fn a_flusher_that_always_has_something_to_do_still_finds_what_nobody_marke
         .await
         .expect("its turn comes within a round");
     flushing.abort();
+}
+
+#[tokio::test]
+async fn a_flush_does_not_run_after_what_comes_meanwhile() {
+    let world = World::new().await;
+    world.store.settle(&world.settle()).await.unwrap();
+    let (store, later) = (world.store.clone(), world.settle());
+    let flusher = Flusher::new(
+        world.store.clone(),
+        world.ledger.clone(),
+        world.keeper.clone(),
+        world.applier.clone(),
+        Clock::System,
+    );
+    let flusher = flusher.telling(move |_| {
+        let settled = store.settle(&later).now_or_never();
+        settled
+            .expect("a store in memory waits for nothing")
+            .unwrap();
+    });
+    let first = flusher.flush(world.shard).await.unwrap();
+    assert_eq!(first, Flushed::Drained(1));
+    assert_eq!(world.records().await, 1);
+    let next = flusher.flush(world.shard).await.unwrap();
+    assert_eq!(next, Flushed::Drained(1), "its mark brings the next");
+    assert_eq!(world.records().await, 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::change::{LockedShard, column};
 use super::quarantine;
 use super::write::{of, write};
-use crate::ledger::batch::{Batch, Known, records_of, withdrawals_of};
+use crate::ledger::batch::{Batch, Known, corrections_of, ended_in, withdrawals_of};
 use crate::ledger::bounds::can_be_summed;
 use crate::ledger::sql;
 use crate::ledger::unwritten::Unwritten;
@@ -118,7 +119,15 @@ async fn recorded(
     tx: &mut PgConnection,
     entries: &[&Entry],
 ) -> Result<HashMap<ReservationId, Known>, LedgerError> {
-    let ids: Vec<Uuid> = records_of(entries).into_iter().collect();
-    let rows = sqlx::query(RECORDED).bind(&ids).fetch_all(tx).await?;
+    let ids: Vec<Uuid> = ended_in(entries).into_iter().collect();
+    let mut rows = records(tx, &ids).await?;
+    if !rows.is_empty() {
+        let corrections = corrections_of(&sql::ids(&rows)?);
+        rows.extend(records(tx, &corrections).await?);
+    }
     sql::recorded(&rows)
+}
+
+async fn records(tx: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<PgRow>, sqlx::Error> {
+    sqlx::query(RECORDED).bind(ids).fetch_all(tx).await
 }

@@ -6,22 +6,27 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::change::LockedShard;
+use super::rows::Rows;
 use super::write::{hex, write};
 use super::{file, quarantine};
-use crate::ledger::batch::{Batch, Known, records_of, withdrawals_of};
+use crate::ledger::batch::{Batch, Known, corrections_of, ended_in, withdrawals_of};
 use crate::ledger::bounds::can_be_summed;
 use crate::ledger::sql;
 use crate::ledger::unwritten::Unwritten;
 use crate::ledger::{Committed, LedgerError};
 use crate::quota::{Entry, Epoch, Outbox, ReservationId, ShardId, Unreadable};
 
-const RECORDED: &str = "\
-    SELECT id, corrects, outcome, allocation, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, \
-           cost_nanos \
-    FROM usage_record WHERE id IN (SELECT unhex(value) FROM json_each(?1))";
+static RECORDED: Rows = Rows::new(
+    "SELECT id, corrects, outcome, allocation, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, \
+            cost_nanos \
+    FROM usage_record WHERE id IN (VALUES ",
+    1,
+    ")",
+);
 const PENDING: &str = "\
     SELECT withdrawal.id FROM withdrawal JOIN json_each(?1) AS asked \
     ON withdrawal.id = unhex(asked.value ->> 0) AND account_id = asked.value ->> 1 AND lot_id = asked.value ->> 2 \
@@ -100,12 +105,17 @@ async fn recorded(
     tx: &mut SqliteConnection,
     entries: &[&Entry],
 ) -> Result<HashMap<ReservationId, Known>, LedgerError> {
-    let ids: Value = records_of(entries).into_iter().map(hex).collect();
-    let rows = sqlx::query(RECORDED)
-        .bind(ids.to_string())
-        .fetch_all(tx)
-        .await?;
+    let ids: Vec<Uuid> = ended_in(entries).into_iter().collect();
+    let mut rows = records(tx, &ids).await?;
+    if !rows.is_empty() {
+        let corrections = corrections_of(&sql::ids(&rows)?);
+        rows.extend(records(tx, &corrections).await?);
+    }
     sql::recorded(&rows)
+}
+
+async fn records(tx: &mut SqliteConnection, ids: &[Uuid]) -> Result<Vec<SqliteRow>, sqlx::Error> {
+    RECORDED.fetch(tx, ids, |row, id| row.bind(*id)).await
 }
 
 /// Which of the entries' withdrawals the ledger still waits for.

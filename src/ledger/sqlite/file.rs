@@ -5,14 +5,17 @@
 //! waits for the store, which may be waiting for a turn of its journal.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection, SqlitePool, Transaction};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, Notify};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::folding;
 use crate::ledger::LedgerError;
 
 /// How long the file may take to be opened.
@@ -41,12 +44,21 @@ pub enum Durability {
 
 /// An open file.
 pub struct File {
+    access: Arc<Access>,
+    /// What folds the log; it ends with the file.
+    folding: Mutex<JoinSet<()>>,
+    /// Held by whoever compares the store with what is written here: one at a time, as under a row's lock in PostgreSQL.
+    looks: Mutex<()>,
+}
+
+/// The ways into a file.
+pub(super) struct Access {
     options: SqliteConnectOptions,
     writer: Mutex<Option<SqliteConnection>>,
     /// Connections of their own: in WAL mode they neither wait for a writer nor hold one up.
     reads: SqlitePool,
-    /// Held by whoever compares the store with what is written here: one at a time, as under a row's lock in PostgreSQL.
-    looks: Mutex<()>,
+    /// Somebody had a turn.
+    pub written: Notify,
 }
 
 impl File {
@@ -66,10 +78,17 @@ impl File {
             .acquire_timeout(READ_DEADLINE)
             .test_before_acquire(false)
             .connect_lazy_with(reads);
-        Ok(Self {
+        let access = Arc::new(Access {
             options,
             writer: Mutex::new(Some(writer)),
             reads: pool,
+            written: Notify::new(),
+        });
+        let mut folding = JoinSet::new();
+        folding.spawn(folding::run(access.clone()));
+        Ok(Self {
+            access,
+            folding: Mutex::new(folding),
             looks: Mutex::default(),
         })
     }
@@ -87,10 +106,7 @@ impl File {
 
     /// Waits for its turn to write; the wait is bounded, since each one before it is.
     pub async fn turn(&self) -> Turn<'_> {
-        Turn {
-            options: &self.options,
-            slot: self.writer.lock().await,
-        }
+        self.access.turn().await
     }
 
     /// Waits for its turn to compare the store with what is written here. Whoever has it may wait for the store, and take
@@ -101,22 +117,38 @@ impl File {
 
     /// A connection to read from. Use it within [`read`].
     pub async fn reader(&self) -> Result<PoolConnection<Sqlite>, LedgerError> {
-        Ok(self.reads.acquire().await?)
+        self.access.reader().await
     }
 
     /// Closes every connection, when all that use it are done; the last one folds the WAL into the file.
     pub async fn close(&self) -> Result<(), LedgerError> {
-        self.reads.close().await;
-        match self.writer.lock().await.take() {
+        self.folding.lock().await.shutdown().await;
+        self.access.reads.close().await;
+        match self.access.writer.lock().await.take() {
             Some(writer) => within(WRITE_DEADLINE, writer.close()).await,
             None => Ok(()),
         }
     }
 }
 
+impl Access {
+    /// See [`File::turn`].
+    pub async fn turn(&self) -> Turn<'_> {
+        Turn {
+            access: self,
+            slot: self.writer.lock().await,
+        }
+    }
+
+    /// See [`File::reader`].
+    pub async fn reader(&self) -> Result<PoolConnection<Sqlite>, LedgerError> {
+        Ok(self.reads.acquire().await?)
+    }
+}
+
 /// The right to write.
 pub struct Turn<'a> {
-    options: &'a SqliteConnectOptions,
+    access: &'a Access,
     slot: MutexGuard<'a, Option<SqliteConnection>>,
 }
 
@@ -126,13 +158,14 @@ impl Turn<'_> {
     pub async fn connection(&mut self) -> Result<SqliteConnection, LedgerError> {
         match self.slot.take() {
             Some(conn) => Ok(conn),
-            None => connect(self.options).await,
+            None => connect(&self.access.options).await,
         }
     }
 
     /// Gives the connection back for the next turn.
     pub fn keep(mut self, conn: SqliteConnection) {
         *self.slot = Some(conn);
+        self.access.written.notify_one();
     }
 }
 
@@ -170,6 +203,9 @@ fn writing(options: SqliteConnectOptions, durability: Durability) -> SqliteConne
         .synchronous(synchronous)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT)
+        // What a statement keeps beside the file, such as the pages it may have to put back, never needs a file of its own.
+        .pragma("temp_store", "MEMORY")
+        .pragma("wal_autocheckpoint", folding::TOO_LONG_PAGES)
         .thread_name(|number| format!("sqlite-{number}"))
         // Statements carry nothing secret, but they are many.
         .disable_statement_logging()

@@ -1,16 +1,16 @@
 //! What one flush writes, each kind of row in one statement.
-//!
-//! Many rows go in one statement, as one JSON array: SQLite has no arrays, and a statement that is the same for any number
-//! of rows is prepared once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
 use super::account::lots_of;
 use super::change::{LockedShard, account_id};
+use super::rows::{Bound, Rows};
 use crate::clock::Clock;
 use crate::ledger::LedgerError;
 use crate::ledger::batch::{Batch, UsageRecord, orders_of};
@@ -20,35 +20,44 @@ use crate::ledger::unwritten::{Unwritten, expect_all};
 use crate::money::Nanos;
 use crate::quota::{AccountId, ChangeBody, LotId};
 
-const RECORD: &str = "\
-    INSERT INTO usage_record (id, account_id, occurred_at, route, provider, model, outcome, overrun, input_tokens, \
+/// Where the room for rows is not used up.
+const OF_ROWS: &str = ") WHERE column1 IS NOT NULL";
+static RECORD: Rows = Rows::new(
+    "INSERT INTO usage_record (id, account_id, occurred_at, route, provider, model, outcome, overrun, input_tokens, \
         output_tokens, cache_read_tokens, cache_write_tokens, reserved_nanos, charged_nanos, cost_nanos, price_id, \
         api_key_id, user_ref, project_ref, tags, usage, properties, corrects, allocation, posting_id) \
-    SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
-        value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14, \
-        value ->> 15, unhex(value ->> 16), value ->> 17, value ->> 18, value ->> 19, value ->> 20, value ->> 21, \
-        unhex(value ->> 22), value ->> 23, unhex(value ->> 24) \
-    FROM json_each(?1)";
-const POST: &str = "\
-    INSERT INTO posting (id, account_id, kind) \
-    SELECT unhex(value ->> 0), value ->> 1, value ->> 2 FROM json_each(?1)";
-const POST_ENTRIES: &str = "\
-    INSERT INTO ledger_entry (posting_id, account_id, book, lot_id, amount_nanos) \
-    SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?1)";
-const CLOSE_POSTINGS: &str =
-    "UPDATE posting SET closed = 1 WHERE id IN (SELECT unhex(value ->> 0) FROM json_each(?1))";
-const MOVE_LOTS: &str = "\
-    UPDATE credit_grant SET balance_nanos = balance_nanos + move.nanos \
-    FROM (SELECT value ->> 0 AS account, value ->> 1 AS lot, value ->> 2 AS nanos FROM json_each(?1)) AS move \
-    WHERE id = move.lot AND account_id = move.account \
-    RETURNING id, account_id, balance_nanos";
-const MOVE_DEBTS: &str = "\
-    UPDATE account SET debt_nanos = debt_nanos + move.nanos \
-    FROM (SELECT value ->> 0 AS account, value ->> 1 AS nanos FROM json_each(?1)) AS move WHERE id = move.account";
-const MOVE_COUNTERS: &str = "\
-    INSERT INTO usage_counter (account_id, scope, resource, \"window\", window_start, used) \
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM json_each(?1) WHERE true \
-    ON CONFLICT (account_id, scope, resource, \"window\", window_start) DO UPDATE SET used = used + excluded.used";
+    SELECT * FROM (VALUES ",
+    25,
+    OF_ROWS,
+);
+static POST: Rows = Rows::new(
+    "INSERT INTO posting (id, account_id, kind) SELECT * FROM (VALUES ",
+    3,
+    OF_ROWS,
+);
+static ENTER: Rows = Rows::new(
+    "INSERT INTO ledger_entry (posting_id, account_id, book, lot_id, amount_nanos) SELECT * FROM (VALUES ",
+    5,
+    OF_ROWS,
+);
+static CLOSE_POSTINGS: Rows =
+    Rows::new("UPDATE posting SET closed = 1 WHERE id IN (VALUES ", 1, ")");
+static MOVE_LOTS: Rows = Rows::new(
+    "UPDATE credit_grant SET balance_nanos = balance_nanos + move.column3 FROM (VALUES ",
+    3,
+    ") AS move WHERE id = move.column1 AND account_id = move.column2 RETURNING id, account_id, balance_nanos",
+);
+static MOVE_DEBTS: Rows = Rows::new(
+    "UPDATE account SET debt_nanos = debt_nanos + move.column2 FROM (VALUES ",
+    2,
+    ") AS move WHERE id = move.column1",
+);
+static MOVE_COUNTERS: Rows = Rows::new(
+    "INSERT INTO usage_counter (account_id, scope, resource, \"window\", window_start, used) SELECT * FROM (VALUES ",
+    6,
+    ") WHERE column1 IS NOT NULL \
+    ON CONFLICT (account_id, scope, resource, \"window\", window_start) DO UPDATE SET used = used + excluded.used",
+);
 const WITHDRAWN: &str = "\
     UPDATE withdrawal SET taken_nanos = done.taken, done_at = ?2 \
     FROM (SELECT unhex(value ->> 0) AS withdrawal, value ->> 1 AS taken FROM json_each(?1)) AS done \
@@ -61,7 +70,10 @@ pub(super) async fn write(
     batch: Batch,
 ) -> Result<(), Unwritten> {
     post(tx, &batch.postings).await?;
-    many(tx, RECORD, batch.records.iter().map(record).collect()).await?;
+    let mut texts = Texts::default();
+    RECORD
+        .execute(tx, &batch.records, |row, of| record(row, of, &mut texts))
+        .await?;
     let risen = move_lots(tx, &batch).await?;
     move_debts(tx, &batch).await?;
     move_counters(tx, &batch).await?;
@@ -77,53 +89,78 @@ pub(in crate::ledger) async fn post(
     tx: &mut SqliteConnection,
     postings: &[Posting],
 ) -> Result<(), Unwritten> {
-    let mut rows = Vec::new();
-    let mut entries = Vec::new();
-    for posting in postings {
-        let (id, account) = (hex(posting.id), &posting.account);
-        rows.push(json!([id, account, posting.kind.as_str()]));
-        for (book, nanos) in &posting.entries {
-            let lot = book.lot().map(|lot| lot.0);
-            entries.push(json!([id, account, book.as_str(), lot, nanos.0]));
-        }
-    }
-    many(tx, POST, rows.clone()).await?;
-    many(tx, POST_ENTRIES, entries).await?;
-    many(tx, CLOSE_POSTINGS, rows).await?;
+    let entries = postings.iter().flat_map(|posting| {
+        let entries = posting.entries.iter();
+        entries.map(move |(book, nanos)| (posting, *book, *nanos))
+    });
+    let entries: Vec<_> = entries.collect();
+    POST.execute(tx, postings, |row, posting| {
+        let row = row.bind(posting.id).bind(posting.account.as_str());
+        row.bind(posting.kind.as_str())
+    })
+    .await?;
+    ENTER
+        .execute(tx, &entries, |row, (posting, book, nanos)| {
+            let row = row.bind(posting.id).bind(posting.account.as_str());
+            let row = row.bind(book.as_str()).bind(book.lot().map(|lot| lot.0));
+            row.bind(nanos.0)
+        })
+        .await?;
+    CLOSE_POSTINGS
+        .execute(tx, postings, |row, posting| row.bind(posting.id))
+        .await?;
     Ok(())
 }
 
-fn record(record: &UsageRecord) -> Value {
+/// Texts that nearly every record of a flush has, such as a route or a model, each made once: a text that is bound is
+/// otherwise made for the thread of the file and given back by it, which costs more than to look it up.
+#[derive(Default)]
+struct Texts<'a>(HashMap<&'a str, Arc<str>>);
+
+impl<'a> Texts<'a> {
+    fn of(&mut self, text: &'a str) -> Arc<str> {
+        self.0.entry(text).or_insert_with(|| text.into()).clone()
+    }
+
+    /// Few calls have tags or properties.
+    fn object(&mut self, members: &impl Serialize, is_empty: bool) -> Arc<str> {
+        if is_empty {
+            self.of("{}")
+        } else {
+            text(members).into()
+        }
+    }
+}
+
+fn record<'a>(row: Bound, record: &'a UsageRecord, texts: &mut Texts<'a>) -> Bound {
     let UsageRecord {
         numbers, detail, ..
     } = record;
-    json!([
-        hex(record.id),
-        record.account,
-        record.occurred_at,
-        detail.route,
-        detail.provider,
-        detail.model,
-        record.outcome,
-        record.overrun,
-        numbers.input_tokens,
-        numbers.output_tokens,
-        numbers.cache_read_tokens,
-        numbers.cache_write_tokens,
-        record.reserved.0,
-        record.charged.0,
-        numbers.cost.0,
-        detail.price_id,
-        detail.api_key_id.map(hex),
-        detail.user_ref,
-        detail.project_ref,
-        text(&detail.tags),
-        detail.usage.as_ref().map(|usage| usage.get()),
-        text(&detail.properties),
-        record.corrects.map(hex),
-        text(&record.taken),
-        record.posting.map(hex),
-    ])
+    row.bind(record.id)
+        .bind(texts.of(record.account.as_str()))
+        .bind(record.occurred_at.0)
+        .bind(texts.of(&detail.route))
+        .bind(texts.of(&detail.provider))
+        .bind(texts.of(&detail.model))
+        .bind(texts.of(record.outcome))
+        .bind(record.overrun)
+        .bind(numbers.input_tokens)
+        .bind(numbers.output_tokens)
+        .bind(numbers.cache_read_tokens)
+        .bind(numbers.cache_write_tokens)
+        .bind(record.reserved.0)
+        .bind(record.charged.0)
+        .bind(numbers.cost.0)
+        .bind(detail.price_id)
+        .bind(detail.api_key_id)
+        .bind(detail.user_ref.as_deref())
+        .bind(detail.project_ref.as_deref())
+        .bind(texts.object(&detail.tags, detail.tags.is_empty()))
+        .bind(detail.usage.as_ref().map(|usage| usage.get()))
+        .bind(texts.object(&detail.properties, detail.properties.is_empty()))
+        .bind(record.corrects)
+        .bind(text(&record.taken))
+        .bind(record.posting)
 }
 
 /// Moves the lots, and says whose came back from nothing.
@@ -131,16 +168,11 @@ async fn move_lots(
     tx: &mut SqliteConnection,
     batch: &Batch,
 ) -> Result<BTreeSet<AccountId>, Unwritten> {
-    if batch.lots.is_empty() {
-        return Ok(BTreeSet::new());
-    }
-    let moves = batch.lots.iter();
-    let moves: Value = moves
-        .map(|((account, lot), nanos)| json!([account, lot.0, nanos.0]))
-        .collect();
-    let rows = sqlx::query(MOVE_LOTS)
-        .bind(moves.to_string())
-        .fetch_all(tx)
+    let moves: Vec<_> = batch.lots.iter().collect();
+    let rows = MOVE_LOTS
+        .fetch(tx, &moves, |row, ((account, lot), nanos)| {
+            row.bind(lot.0).bind(account.as_str()).bind(nanos.0)
+        })
         .await?;
     expect_all("lot", batch.lots.len(), rows.len())?;
     let mut risen = BTreeSet::new();
@@ -156,26 +188,25 @@ async fn move_lots(
 }
 
 async fn move_debts(tx: &mut SqliteConnection, batch: &Batch) -> Result<(), Unwritten> {
-    let moves = batch.debts.iter();
-    let moves = moves.map(|(account, nanos)| json!([account, nanos.0]));
-    let found = many(tx, MOVE_DEBTS, moves.collect()).await?;
+    let moves: Vec<_> = batch.debts.iter().collect();
+    let found = MOVE_DEBTS
+        .execute(tx, &moves, |row, (account, nanos)| {
+            row.bind(account.as_str()).bind(nanos.0)
+        })
+        .await?;
     expect_all("account", batch.debts.len(), found)
 }
 
 async fn move_counters(tx: &mut SqliteConnection, batch: &Batch) -> Result<(), Unwritten> {
-    let moves = batch.counters.iter();
-    let moves = moves.map(|((account, key, start), amount)| {
-        let (scope, resource) = (key.scope.to_string(), key.resource.to_string());
-        json!([
-            account,
-            scope,
-            resource,
-            key.window.to_string(),
-            start,
-            amount
-        ])
-    });
-    many(tx, MOVE_COUNTERS, moves.collect()).await?;
+    let moves: Vec<_> = batch.counters.iter().collect();
+    MOVE_COUNTERS
+        .execute(tx, &moves, |row, ((account, key, start), amount)| {
+            let row = row.bind(account.as_str()).bind(key.scope.name());
+            let row = row.bind(key.resource.name());
+            let row = row.bind(key.window.name()).bind(start.0);
+            row.bind(amount.0)
+        })
+        .await?;
     Ok(())
 }
 
@@ -206,20 +237,6 @@ async fn new_orders(
     }
     let accounts: Vec<AccountId> = risen.iter().cloned().collect();
     Ok(orders_of(lots_of(tx, &accounts, &BTreeSet::new()).await?))
-}
-
-/// Runs a statement over many rows at once; says how many it touched.
-async fn many(
-    tx: &mut SqliteConnection,
-    statement: &'static str,
-    rows: Vec<Value>,
-) -> Result<usize, Unwritten> {
-    if rows.is_empty() {
-        return Ok(0);
-    }
-    let rows = sqlx::query(statement).bind(Value::from(rows).to_string());
-    let done = rows.execute(tx).await?;
-    Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
 }
 
 /// An id within JSON, which has no bytes.

@@ -42,7 +42,7 @@ const MAX_WAITING: usize = 8192;
 /// Unless a configuration says otherwise.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How much the journal grows at the least before its shards' snapshots are made anew.
-const SNAPSHOT_AFTER_BYTES: u64 = 8 * 1024 * 1024;
+const SNAPSHOT_AFTER_BYTES: u64 = 32 * 1024 * 1024;
 
 /// How an embedded store is run.
 #[derive(Debug, Clone)]

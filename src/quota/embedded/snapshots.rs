@@ -49,8 +49,8 @@ impl<J: Journal> Snapshots<J> {
                 bytes += length;
             }
         }
-        // At least as much as the snapshots are long: so they cost no more than the journal itself.
-        let bound = self.least_bytes.max(bytes as u64);
+        // At least twice as much as the snapshots are long: so they cost half as much as the journal itself at the most.
+        let bound = self.least_bytes.max(2 * bytes as u64);
         self.growth.bound.store(bound, Ordering::Relaxed);
         if let Some(upto) = first {
             // Of later groups, some are in no snapshot; of shards that had not changed there are none.

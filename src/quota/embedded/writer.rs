@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::command::FORMAT;
@@ -74,6 +75,14 @@ impl<J: Journal> Writer<J> {
     pub async fn run(mut self) {
         let mut waiting = Vec::with_capacity(MAX_GROUP);
         while self.queue.recv_many(&mut waiting, MAX_GROUP).await > 0 {
+            // Whoever is about to hand something over does so first: groups are longer on a busy machine, and where
+            // nobody is, nothing is waited for.
+            yield_now().await;
+            while waiting.len() < MAX_GROUP
+                && let Ok(one) = self.queue.try_recv()
+            {
+                waiting.push(one);
+            }
             while !waiting.is_empty() {
                 let cut = waiting.iter().position(|one| one.cut);
                 let upto = cut.map_or(waiting.len(), |at| at + 1);
