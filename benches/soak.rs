@@ -43,7 +43,8 @@ const EVENTS: usize = 50;
 const EMBEDDED_PER_SECOND: f64 = 200.0;
 const EMBEDDED_CONNECTIONS: usize = 4;
 const EMBEDDED_STREAMS: usize = 2;
-/// Resident memory grows where the mean of the last quarter is more than this above that of the second: whichever is more.
+/// Resident memory grows where the mean of the last quarter is more than this above that of the second, or of the third
+/// where marks are in it: whichever is more.
 const GROWTH_PART: f64 = 0.05;
 const GROWTH_MIB: f64 = 8.0;
 /// How long the store keeps the mark of a call that has ended; until then its memory must grow.
@@ -303,16 +304,20 @@ impl Side {
                 |look: &&Look| look.at > time / 4 * (place - 1) && look.at <= time / 4 * place;
             mean(self.looks.iter().filter(is_in).map(what))
         };
-        let resident = [2, 4].map(|place| quarter(place, |look| look.resident));
+        // The embedded store is in the sidecar, with its marks.
+        let marks_grow = self.redis.is_none() && time / 2 >= MARKS_STAY;
+        let (earlier, earlier_name) = if marks_grow {
+            (3, "third")
+        } else {
+            (2, "second")
+        };
+        let resident = [earlier, 4].map(|place| quarter(place, |look| look.resident));
         let slope = slope(self.looks.iter().filter(|look| look.at > time / 3));
         let name = self.name;
         let what = format!("{name}: resident, slope over the last two thirds");
         report.figure(&what, slope, "MiB/hour");
-        report.figure(
-            &format!("{name}: resident, second quarter"),
-            resident[0],
-            "MiB",
-        );
+        let what = format!("{name}: resident, {earlier_name} quarter");
+        report.figure(&what, resident[0], "MiB");
         let most = (resident[0] + (resident[0] * GROWTH_PART).max(GROWTH_MIB)).round();
         let what = format!("{name}: resident, last quarter");
         report.goal(&what, resident[1], "MiB", Goal::AtMost(most));
