@@ -278,7 +278,6 @@ impl Side {
         let calls = self.taken.count() as f64;
         figure("calls", calls, "");
         figure("of these refused, for want of credit", refused, "");
-        figure("failed", 0.0, "");
         figure("streams", streamed, "");
         for percent in [50.0, 99.0, 99.9] {
             let ms = self.taken.percentile_ms(percent);
@@ -365,11 +364,6 @@ impl Side {
         );
         assert_eq!(oversold, 0, "oversold");
         self.setting.installation.verify();
-        report.figure(
-            &format!("{}: drifts that `verify` finds", self.name),
-            0.0,
-            "",
-        );
     }
 
     /// The sums of every account, once the ledger has a record of each call.

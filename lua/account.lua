@@ -14,8 +14,8 @@
 --     slices    {lot, part}                      lines     {key, start, amount}
 --     entries   those of this account, as the outbox has them
 
-local header, account_key, outbox, deadlines = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local epoch, account_id = ARGV[1], ARGV[2]
+local account_key, outbox, deadlines = KEYS[2], KEYS[3], KEYS[4]
+local account_id = ARGV[2]
 local FIRST_HOLD = 5 -- in KEYS; its id is two places earlier in ARGV
 
 local function held_ids()
@@ -82,10 +82,6 @@ local function view_entries()
   return entries
 end
 
-local found = redis.call('HGET', header, 'epoch')
-if found ~= epoch then
-  return { 'lost', found or 'none' }
-end
 local account = read_account(account_key)
 if not account or account[EPOCH] ~= tonumber(epoch) then
   return { 'cold' }

@@ -13,8 +13,8 @@
 --   {'at', number}    the store is at this number; only the next one is accepted
 --   {'applied'}       or passed over, because the account is cold or was loaded later
 
-local header, account_key, outbox = KEYS[1], KEYS[2], KEYS[3]
-local epoch, account_id, seq, change, snapshot_text = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local account_key, outbox = KEYS[2], KEYS[3]
+local account_id, seq, change, snapshot_text = ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 
 -- The same account with its lots in a new order. Lots that left it are kept while they have a balance, since holds may
 -- still give back to them.
@@ -48,10 +48,6 @@ local function reordered(account, order)
   return new
 end
 
-local found = redis.call('HGET', header, 'epoch')
-if found ~= epoch then
-  return { 'lost', found or 'none' }
-end
 local applied = tonumber(redis.call('HGET', header, 'applied_seq'))
 if seq ~= applied + 1 then
   return { 'at', applied }

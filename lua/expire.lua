@@ -12,13 +12,9 @@
 --   {'nothing'}      is left
 --   {'expired', number of the entry}
 
-local header, account_key, outbox = KEYS[1], KEYS[2], KEYS[3]
-local epoch, account_id, lot, expires_at = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local account_key, outbox = KEYS[2], KEYS[3]
+local account_id, lot, expires_at = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
-local found = redis.call('HGET', header, 'epoch')
-if found ~= epoch then
-  return { 'lost', found or 'none' }
-end
 if now < expires_at then
   return { 'not_due' }
 end

@@ -6,14 +6,9 @@
 --   {'lost', epoch found}
 --   {'forgotten', how many were there}
 
-local header, outbox = KEYS[1], KEYS[2]
-local epoch = ARGV[1]
+local outbox = KEYS[2]
 local CHUNK = 1000 -- Lua puts an unpacked list on its stack, which is small.
 
-local found = redis.call('HGET', header, 'epoch')
-if found ~= epoch then
-  return { 'lost', found or 'none' }
-end
 local forgotten = 0
 for first = 2, #ARGV, CHUNK do
   local last = math.min(first + CHUNK - 1, #ARGV)

@@ -26,10 +26,6 @@ local function lapsed_totals(hold)
   return totals
 end
 
-local found = redis.call('HGET', header, 'epoch')
-if found ~= epoch then
-  return { 'lost', found or 'none' }
-end
 local hold, mark = read_reservation(reservation_key, now)
 if mark then
   return { 'ended', mark[MARK_OUTCOME], mark[MARK_CHARGE] }

@@ -13,8 +13,8 @@
 --   {'behind'}    the image is older than what the store has applied
 --   {'loaded'}
 
-local header, account_key, outbox = KEYS[1], KEYS[2], KEYS[3]
-local epoch, account_id, image, snapshot = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local account_key, outbox = KEYS[2], KEYS[3]
+local account_id, image, snapshot = ARGV[2], ARGV[3], ARGV[4]
 
 -- Of each balance, calls in flight hold a part already; a lot that the ledger no longer lists is kept while they do.
 local function load_lots(account, known, balances)
@@ -54,10 +54,6 @@ local function load_counters(account, known, balances)
   end
 end
 
-local found = redis.call('HGET', header, 'epoch')
-if found ~= epoch then
-  return { 'lost', found or 'none' }
-end
 local known = read_account(account_key)
 if known and known[EPOCH] == tonumber(epoch) then
   return { 'warm' }

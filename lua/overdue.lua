@@ -7,11 +7,7 @@
 --   {'lost', epoch found}
 --   {'overdue', now, members}    each '<reservation>|<account>'
 
-local header, deadlines = KEYS[1], KEYS[2]
-local epoch, max = ARGV[1], ARGV[2]
+local deadlines = KEYS[2]
+local max = ARGV[2]
 
-local found = redis.call('HGET', header, 'epoch')
-if found ~= epoch then
-  return { 'lost', found or 'none' }
-end
 return { 'overdue', now, redis.call('ZRANGEBYSCORE', deadlines, '-inf', now, 'LIMIT', 0, max) }

@@ -10,8 +10,8 @@
 --   {'lost', epoch found}, {'unknown'}, {'ended', outcome, charge}
 --   {'held', deadline}    held on; an overdue hold that no sweeper has ended yet too
 
-local header, reservation_key, deadlines = KEYS[1], KEYS[2], KEYS[3]
-local epoch, metered, detail, member, deadline_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local reservation_key, deadlines = KEYS[2], KEYS[3]
+local metered, detail, member, deadline_ms = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 
 -- What was metered never goes back, so that heartbeats may arrive in any order.
 local function note_amounts(hold, amounts)
@@ -22,10 +22,6 @@ local function note_amounts(hold, amounts)
   hold[HOLD_AMOUNTS] = noted
 end
 
-local found = redis.call('HGET', header, 'epoch')
-if found ~= epoch then
-  return { 'lost', found or 'none' }
-end
 local hold, mark = read_reservation(reservation_key, now)
 if mark then
   return { 'ended', mark[MARK_OUTCOME], mark[MARK_CHARGE] }

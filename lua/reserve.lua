@@ -16,8 +16,8 @@
 --   {'short', seen}                  it does not fit; nothing was taken
 -- where seen is packed: balance, held of the wallet, then used and held of each line.
 
-local header, account_key, reservation_key, outbox, deadlines = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local epoch, packed_claim, detail, member = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local account_key, reservation_key, outbox, deadlines = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local packed_claim, detail, member = ARGV[2], ARGV[3], ARGV[4]
 
 -- The moment the lines must be built for, where theirs is another: the clock, or the start of a span that was seen
 -- already. So a clock that steps back moves no window back, and lines built for the answer always pass.
@@ -95,10 +95,6 @@ local function hold_credit(account, charge, now)
   return slices, rest
 end
 
-local found = redis.call('HGET', header, 'epoch')
-if found ~= epoch then
-  return { 'lost', found or 'none' }
-end
 local claim = { cmsgpack.unpack(packed_claim) }
 local hold, mark = read_reservation(reservation_key, now)
 if mark then

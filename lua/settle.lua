@@ -34,10 +34,6 @@ local function goes_below_zero(account, mark, totals)
   return false
 end
 
-local found = redis.call('HGET', header, 'epoch')
-if found ~= epoch then
-  return { 'lost', found or 'none' }
-end
 local hold, mark = read_reservation(reservation_key, now)
 if mark and not mark[MARK_LAPSE] then
   return { 'ended', mark[MARK_OUTCOME], mark[MARK_CHARGE] }

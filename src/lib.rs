@@ -9,7 +9,7 @@
 //! - [`dialect`]: what providers' requests and answers mean. No store, no ledger.
 //! - [`config`], [`telemetry`]: what the operator says, and what the operator sees.
 //! - [`proxy`]: a call's path through all of these, and the listeners it comes in by.
-//! - [`listener`]: the accept loop of every door. It knows nothing of what is answered.
+//! - [`listener`]: the accept loop of every address. It knows nothing of what is answered.
 //! - `own_file`: opens what is kept beside another file, and follows no link.
 //! - [`mock`]: an upstream that costs nothing, for `demo` and for tests. Nothing of the product depends on it.
 //!

@@ -7,8 +7,8 @@
 --
 -- and what each has of its own.
 
-local header, account_key, reservation_key, outbox, deadlines = unpack(KEYS)
-local epoch, account_id, member = ARGV[1], ARGV[2], ARGV[3]
+local account_key, reservation_key, outbox, deadlines = unpack(KEYS, 2)
+local account_id, member = ARGV[2], ARGV[3]
 
 -- Totals: three fields, then the counts; none is zero.
 local TOTALS_OUTCOME, TOTALS_CHARGE = 2, 3

@@ -9,8 +9,8 @@ local LINE_KEY, LINE_START, LINE_END, LINE_AMOUNT, LINE_FLOOR, LINE_LIMIT = 0, 1
 -- A hold, as it is stored: packed, the number of its lines (so that its first byte says how much is to be unpacked, and is
 -- no mark's), when it lapses, when it does so at the latest, whether it fits, what of the debt it holds, what was metered,
 -- a list of the metered amounts, one a line, or `false` before the first heartbeat, and the list of its slices, lot and
--- part in the order they were drawn; then the claim and the detail, both as they came. The detail is long and only a lapse
--- asks for it: it is not unpacked.
+-- part in the order they were drawn; then the claim and the detail as the reserve brought them. The detail is long and only
+-- a lapse asks for it: it is not unpacked. A heartbeat packs head and claim anew, and puts its own detail in place of it.
 local HOLD_HEAD_SIZE, CLAIM_HEAD_SIZE = 8, 7
 -- As it is read: the string, where in it the detail begins (-1: at its end), and what was packed.
 local HOLD_STRING, HOLD_DETAIL_AT, HOLD_LINES, HOLD_DEADLINE, HOLD_LATEST, HOLD_FITS = 1, 2, 3, 4, 5, 6

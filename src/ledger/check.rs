@@ -127,7 +127,7 @@ fn refusal(install: Uuid, header: &Header) -> Option<String> {
     } else if header.format != STORE_FORMAT {
         Some(format!(
             "its format is {}, this program's is {STORE_FORMAT}. Run the same release of Tollgate for all sidecars and \
-             commands",
+             commands; the README says how to go over to one with another format",
             header.format
         ))
     } else {

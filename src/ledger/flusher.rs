@@ -23,6 +23,7 @@ const GATHER: Duration = Duration::from_millis(20);
 /// How many times as long as a round over the marked shards took there is none at the least: the more there is to do, the
 /// more entries one transaction takes, and calls find the ledger's file or server free for the most part.
 const REST: u32 = 3;
+/// However long a round took, so that the ledger has an ending within a second or so of it.
 const REST_AT_MOST: Duration = Duration::from_millis(500);
 /// How long one round over the shards that nobody marked takes: it is for entries of processes that died, and there
 /// may be hundreds of flushers.

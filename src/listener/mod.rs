@@ -1,4 +1,4 @@
-//! A plain HTTP/1.1 listener: the accept loop of every door, and of the mock upstream.
+//! A plain HTTP/1.1 listener: the accept loop of every address, and of the mock upstream.
 //!
 //! One loop, so that a bound on connections, a time limit for heads and a clean end are forgotten nowhere.
 

@@ -28,8 +28,9 @@ use crate::quota::{
 const ATTEMPTS: usize = 6;
 
 pub(super) const AWAY: Refusal = Refusal::QuotaUnavailable("the store is away");
-const BUSY: Refusal =
-    Refusal::QuotaUnavailable("too many calls that have ended wait for the store or the ledger");
+const BUSY: Refusal = Refusal::QuotaUnavailable(
+    "too many calls are open, or have ended and wait for the store or the ledger",
+);
 const RESTLESS: Refusal = Refusal::QuotaUnavailable("the account keeps changing");
 
 /// A call that may be forwarded, as long as its reservation lives.

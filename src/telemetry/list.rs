@@ -189,7 +189,7 @@ metrics! {
     );
     OUTBOX_ENTRIES = gauge(
         "tollgate_outbox_entries", "entries",
-        "what waits in the store for the ledger, over all shards; each as this sidecar saw it last"
+        "what waits in the store for the ledger, over all shards; each as this sidecar saw it last, nothing where it has flushed since"
     );
     OUTBOX_AGE = gauge(
         "tollgate_outbox_age_seconds", "seconds",

@@ -44,9 +44,9 @@ pub enum Durability {
 
 /// An open file.
 pub struct File {
-    access: Arc<Access>,
-    /// What folds the log; it ends with the file.
-    folding: Mutex<JoinSet<()>>,
+    pub(super) access: Arc<Access>,
+    /// What folds the WAL; it ends with the file.
+    pub(super) folding: Mutex<JoinSet<()>>,
     /// Held by whoever compares the store with what is written here: one at a time, as under a row's lock in PostgreSQL.
     looks: Mutex<()>,
 }

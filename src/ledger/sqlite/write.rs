@@ -1,4 +1,4 @@
-//! What one flush writes, each kind of row in one statement.
+//! What one flush writes, each kind of row in as few statements as there is room for ([`super::rows`]).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -21,7 +21,7 @@ use super::engine::Engine;
 use super::{
     AccountId, AccountImage, AccountView, ApplyAnswer, Epoch, ExpireAnswer, ExpiredLot, Header,
     LapseAnswer, LoadAnswer, OutSeq, Outbox, Overdue, Progress, Progressed, Reserve, Reserved,
-    RunId, Settle, SettleAnswer, ShardId, ShardView, Store, StoreChange, StoreError,
+    RunId, STORE_FORMAT, Settle, SettleAnswer, ShardId, ShardView, Store, StoreChange, StoreError,
 };
 use crate::clock::{Clock, UnixMs};
 
@@ -290,8 +290,13 @@ impl Store for EmbeddedStore {
     async fn view(&self, shard: ShardId) -> Result<ShardView, StoreError> {
         let state = self.shards.lock(shard);
         let engine = state.engine.as_ref().map_err(Clone::clone)?.as_ref();
+        // How this store is laid out is a matter of its journal's own format, which is looked at when it is read.
+        let header = engine.map(|engine| Header {
+            format: STORE_FORMAT,
+            ..engine.header().clone()
+        });
         Ok(ShardView {
-            header: engine.map(|engine| engine.header().clone()),
+            header,
             run_id: self.run_id.clone(),
             now: self.clock.now(),
             noeviction: true,

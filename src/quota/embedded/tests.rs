@@ -485,6 +485,22 @@ async fn the_journal_stays_short_however_long_it_goes_on() {
     assert_eq!(world.after_a_kill().await.engines(), world.engines());
 }
 
+/// What Redis keeps is laid out otherwise now and then; a journal is not, and its file is served all the same.
+#[tokio::test]
+async fn a_journal_of_an_earlier_store_format_goes_on() {
+    let world = World::fresh().await;
+    let known = world.store.view(ShardId(0)).await.unwrap().header.unwrap();
+    let earlier = Header {
+        format: STORE_FORMAT - 1,
+        epoch: Epoch(known.epoch.0 + 1),
+        ..known
+    };
+    world.store.open(ShardId(0), &earlier).await.unwrap();
+    let again = world.after_a_kill().await;
+    let found = again.store.view(ShardId(0)).await.unwrap().header.unwrap();
+    assert_eq!((found.format, found.epoch), (STORE_FORMAT, earlier.epoch));
+}
+
 #[tokio::test]
 async fn another_format_is_refused_with_what_to_do() {
     let world = World::fresh().await;

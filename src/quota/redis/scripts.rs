@@ -48,6 +48,7 @@ const ALWAYS: &str = "#!lua flags=allow-oom";
 /// Reads alone.
 const READS: &str = "#!lua flags=no-writes";
 
+const EPOCH: &str = include_str!("../../../lua/prelude/epoch.lua");
 const EXACT: &str = include_str!("../../../lua/prelude/exact.lua");
 const SERVER: &str = include_str!("../../../lua/prelude/server.lua");
 const ACCOUNT: &str = include_str!("../../../lua/prelude/account.lua");
@@ -73,25 +74,25 @@ impl Scripts {
             ClockSource::Server => SERVER_CLOCK,
             ClockSource::Caller(_) => CALLER_CLOCK,
         };
-        let hold = [clock, EXACT, ACCOUNT, RESERVATION];
+        let hold = [EPOCH, clock, EXACT, ACCOUNT, RESERVATION];
         let ending = [&hold[..], &[LOTS, ENTRY, ENDING]].concat();
         let lapse = [&ending[..], &[DETAIL]].concat();
-        let credit = [clock, EXACT, ACCOUNT, LOTS, ENTRY, WITHDRAW, REPAY];
-        let expiry = [clock, EXACT, ACCOUNT, ENTRY, WITHDRAW];
-        let deadline = [clock, RESERVATION, DETAIL];
+        let credit = [EPOCH, clock, EXACT, ACCOUNT, LOTS, ENTRY, WITHDRAW, REPAY];
+        let expiry = [EPOCH, clock, EXACT, ACCOUNT, ENTRY, WITHDRAW];
+        let deadline = [EPOCH, clock, RESERVATION, DETAIL];
         Self {
             reserve: Script::new(GROWS, &hold, verb!("reserve")),
             progress: Script::new(ALWAYS, &deadline, verb!("progress")),
             settle: Script::new(ALWAYS, &ending, verb!("settle")),
             lapse: Script::new(ALWAYS, &lapse, verb!("lapse")),
-            overdue: Script::new(READS, &[clock], verb!("overdue")),
+            overdue: Script::new(READS, &[EPOCH, clock], verb!("overdue")),
             expire: Script::new(ALWAYS, &expiry, verb!("expire")),
             load: Script::new(GROWS, &credit, verb!("load")),
             apply: Script::new(GROWS, &credit, verb!("apply")),
             view: Script::new(READS, &[SERVER, clock], verb!("view")),
             open: Script::new(GROWS, &[], verb!("open")),
-            outbox: Script::new(READS, &[SERVER], verb!("outbox")),
-            forget: Script::new(ALWAYS, &[], verb!("forget")),
+            outbox: Script::new(READS, &[EPOCH, SERVER], verb!("outbox")),
+            forget: Script::new(ALWAYS, &[EPOCH], verb!("forget")),
             account: Script::new(READS, &hold, verb!("account")),
         }
     }
@@ -99,6 +100,7 @@ impl Scripts {
 
 impl Script {
     fn new(flags: &str, prelude: &[&str], verb: &str) -> Self {
+        // `PX` as text, as every number that a script hands to a command: Redis would write it with `%.17g`, which is slow.
         let constants = format!(
             "local MAX_LINES, MAX_BALANCE, MAX_DEBT, ENDED_MARK_MS, ENDED_MARK_PX = \
              {MAX_LINES}, '{MAX_BALANCE}', '{MAX_DEBT}', {ENDED_MARK_MS}, '{ENDED_MARK_MS}'"
