@@ -512,8 +512,13 @@ fn key(number: usize) -> CounterKey {
     KEYS[number].parse().unwrap()
 }
 
+/// Mostly a short one, sometimes none at all or one that looks like what a store may keep beside it.
 fn detail(what: &str, charge: i64) -> Detail {
-    format!(r#"{{"{what}":{charge}}}"#).into()
+    match charge % 5 {
+        0 => "".into(),
+        1 => format!("\0\u{1}\u{7f}\u{c0}{}", "\u{a7}".repeat(300)).into(),
+        _ => format!(r#"{{"{what}":{charge}}}"#).into(),
+    }
 }
 
 /// Lots differ in when they are live: 3 soon expires, 4 is soon effective, 5 is for a day.
