@@ -113,6 +113,7 @@ fn within_bounds(answered: &Answered) {
         counts.iter().all(|count| bounds.contains(count)),
         "{usage:?}"
     );
+    names_its_counts(answered.usage_json.as_deref().expect("what was reported"));
     let price = Catalog::parse(PRICE).expect("a price").prices.remove(0);
     let cost = price.rates.cost(&usage).expect("every part has a rate");
     assert!(cost >= Decimal::ZERO, "{usage:?} costs {cost}");
@@ -120,6 +121,19 @@ fn within_bounds(answered: &Answered) {
         let bounds = 0..=MAX_AMOUNT;
         assert!(bounds.contains(&charge.charge.0), "{usage:?}: {charge:?}");
         assert!(charge.cost <= charge.charge, "{usage:?}: {charge:?}");
+    }
+}
+
+/// What a list would mean by its order is nobody's to guess.
+fn names_its_counts(report: &str) {
+    // What is not read may be what no value can be.
+    let Ok(report) = serde_json::from_str::<Value>(report) else {
+        return;
+    };
+    assert!(report.is_object(), "{report}");
+    for details in ["prompt_tokens_details", "completion_tokens_details"] {
+        let details = &report[details];
+        assert!(details.is_object() || details.is_null(), "{report}");
     }
 }
 

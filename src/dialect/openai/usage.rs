@@ -5,6 +5,7 @@
 use serde::Deserialize;
 
 use super::Metered;
+use crate::dialect::json::Named;
 use crate::dialect::{AnswerScanner, Answered, MAX_TOKENS, Usage};
 
 const MAX_MODEL_BYTES: usize = 256;
@@ -15,9 +16,9 @@ struct Report {
     completion_tokens: Option<i64>,
     total_tokens: Option<i64>,
     #[serde(default)]
-    prompt_tokens_details: Option<PromptDetails>,
+    prompt_tokens_details: Option<Named<PromptDetails>>,
     #[serde(default)]
-    completion_tokens_details: Option<CompletionDetails>,
+    completion_tokens_details: Option<Named<CompletionDetails>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -38,7 +39,7 @@ struct CompletionDetails {
 
 /// Reads the `usage` of an answer; `None` where it is no report of this kind of call.
 pub(super) fn read(endpoint: Metered, json: &str) -> Option<Usage> {
-    let report: Report = serde_json::from_str(json).ok()?;
+    let Named(report): Named<Report> = serde_json::from_str(json).ok()?;
     if endpoint == Metered::Embeddings {
         let input_tokens = report.prompt_tokens;
         let usage = Usage {
@@ -47,8 +48,8 @@ pub(super) fn read(endpoint: Metered, json: &str) -> Option<Usage> {
         };
         return is_count(input_tokens).then_some(usage);
     }
-    let prompt = report.prompt_tokens_details.unwrap_or_default();
-    let completion = report.completion_tokens_details.unwrap_or_default();
+    let Named(prompt) = report.prompt_tokens_details.unwrap_or_default();
+    let Named(completion) = report.completion_tokens_details.unwrap_or_default();
     let completion_tokens = report.completion_tokens?;
     let beside = match (report.total_tokens, completion.reasoning_tokens) {
         (Some(total), Some(1..)) => {
@@ -161,6 +162,9 @@ mod tests {
             r#"{"prompt_tokens": -3, "completion_tokens": 1}"#,
             r#"{"prompt_tokens": 1.5, "completion_tokens": 1}"#,
             r#"{"prompt_tokens": 9e18, "completion_tokens": 1}"#,
+            "[3, 1, 4]",
+            r#"{"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": [2]}"#,
+            r#"{"prompt_tokens": 3, "completion_tokens": 1, "completion_tokens_details": [0, 2]}"#,
         ] {
             let missing = answered(
                 Metered::Chat,
