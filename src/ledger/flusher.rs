@@ -32,6 +32,11 @@ const ROUND: Duration = Duration::from_secs(30);
 const PAUSE_AT_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_AT_MOST: Duration = Duration::from_secs(5);
 
+/// How long an ending may wait for whoever else is at its shard.
+const LOCKED_AT_MOST: Duration = Duration::from_secs(30);
+const LOCKED: &str =
+    "a shard's row in the ledger stays locked; look for a transaction there that was left open";
+
 /// How a flush ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flushed {
@@ -183,6 +188,7 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
                 }
                 // Whoever is at it started before our entry was written, perhaps: look again.
                 Ok(Flushed::Busy) => {
+                    self.bear_with(shard, began);
                     self.dirty.mark(shard);
                     well = false;
                 }
@@ -201,6 +207,15 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
         well
     }
 
+    /// Another flusher is at it, and that is well, unless an ending has waited too long: nobody carries this shard then,
+    /// whoever has it locked, and calls are refused when no more endings can be kept.
+    fn bear_with(&self, shard: ShardId, now: Instant) {
+        let long_ago = now.checked_sub(LOCKED_AT_MOST);
+        if long_ago.is_some_and(|long_ago| self.kept.waits(shard, long_ago)) {
+            self.standing.failed(shard, &LOCKED);
+        }
+    }
+
     /// Flushes one shard until it has all that was in its outbox; what comes meanwhile has a mark of its own. So while
     /// calls go on it ends all the same, and does not carry the few that came during the last transaction in one of their
     /// own, again and again.
@@ -215,7 +230,13 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
                 0 => 0,
                 _ => match self.carry(shard, &outbox).await? {
                     Carried::Taken(taken) => taken,
-                    Carried::Not(why) => return Ok(why),
+                    Carried::Not(why) => {
+                        // Whoever is at it has carried some of this process's endings, perhaps.
+                        if why == Flushed::Busy {
+                            self.tell_kept(shard, read_at).await?;
+                        }
+                        return Ok(why);
+                    }
                 },
             };
             drained += taken;

@@ -31,6 +31,9 @@ pub struct MemoryLedger {
     installation: Installation,
     /// One lock for all; it is held across the read of a store during a check, as rule 21 wants it.
     state: Mutex<State>,
+    /// Whether somebody has the shards' rows locked.
+    #[cfg(test)]
+    pub(crate) is_busy: std::sync::atomic::AtomicBool,
 }
 
 /// A grant that is to be made.
@@ -68,6 +71,8 @@ impl MemoryLedger {
                 keys: HashMap::new(),
                 prices,
             }),
+            #[cfg(test)]
+            is_busy: false.into(),
         }
     }
 
@@ -167,6 +172,10 @@ impl Ledger for MemoryLedger {
     }
 
     async fn commit(&self, shard: ShardId, outbox: &Outbox) -> Result<Committed, LedgerError> {
+        #[cfg(test)]
+        if self.is_busy.load(std::sync::atomic::Ordering::Relaxed) {
+            return Ok(Committed::Busy);
+        }
         self.state.lock().await.truth.commit(shard, outbox)
     }
 

@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use self::fickle::Fickle;
 use self::sidecar::{MOST_KEPT, Sidecar};
+use super::flusher::Flushed;
 use super::{Checked, Ledger, LoadError, Loader, MemoryLedger, NewGrant, Prices};
 use crate::clock::{Clock, UnixMs};
 use crate::money::Nanos;
@@ -346,6 +347,42 @@ async fn what_another_sidecar_has_flushed_is_kept_no_longer() {
     theirs.flusher.flush(shard).await.unwrap();
     assert_eq!(ours.kept.count(), 1);
     assert!(ours.flusher.flush_dirty().await);
+    assert_eq!(ours.kept.count(), 0, "the row says so");
+}
+
+/// Else calls would be refused in the end, because no more endings can be kept, and nobody would hear why.
+#[tokio::test(start_paused = true)]
+async fn a_shard_whose_row_stays_locked_is_away() {
+    let world = World::new().await;
+    let account = &world.accounts[0];
+    let mut sidecar = world.sidecar().await;
+    sidecar.start();
+    world.ledger.is_busy.store(true, Ordering::Relaxed);
+    drop(sidecar.call(account, 2, 1).await);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(sidecar.flusher.away(), None, "others may be at it");
+    sleep(Duration::from_secs(40)).await;
+    let away = sidecar.flusher.away().expect("nobody is at it");
+    assert!(away.reason.contains("locked"), "{away:?}");
+    world.ledger.is_busy.store(false, Ordering::Relaxed);
+    world.until_one(&sidecar).await;
+    assert_eq!(sidecar.flusher.away(), None);
+}
+
+/// Where many are at one shard, one of them may find it locked again and again.
+#[tokio::test(start_paused = true)]
+async fn what_another_has_flushed_is_kept_no_longer_even_while_that_one_is_at_it() {
+    let world = World::new().await;
+    let (ours, other) = (world.sidecar().await, world.sidecar().await);
+    let account = &world.accounts[0];
+    let shard = world.shard(account);
+    drop(ours.call(account, 2, 1).await);
+    until("it is acknowledged", async || ours.kept.count() == 1).await;
+    other.flusher.flush(shard).await.unwrap();
+    drop(other.call(account, 2, 1).await);
+    until("it is acknowledged", async || other.kept.count() == 1).await;
+    world.ledger.is_busy.store(true, Ordering::Relaxed);
+    assert_eq!(ours.flusher.flush(shard).await.unwrap(), Flushed::Busy);
     assert_eq!(ours.kept.count(), 0, "the row says so");
 }
 
