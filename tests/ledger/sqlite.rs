@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
 use tempfile::TempDir;
 use tokio::time::timeout;
 use tollgate::ledger::sqlite::file::{Durability, File, begin};
@@ -321,6 +323,40 @@ async fn a_journal_gives_back_what_it_was_given_in_its_order() {
     assert_eq!(journal.snapshots().await.unwrap(), [snapshot(599)]);
     let groups = journal.groups(GroupSeq(0), 10).await.unwrap();
     assert_eq!(groups, [group(600)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_made_while_the_file_is_written() {
+    let (folder, file) = migrated(Durability::Process).await;
+    let journal = SqliteJournal::new(Arc::new(file));
+    let group = |seq: i64| Group {
+        seq: GroupSeq(seq),
+        body: vec![0; 20_000],
+    };
+    for seq in 1..=500 {
+        journal.commit(group(seq)).await.unwrap();
+    }
+    let writing = tokio::spawn(async move {
+        for seq in 501.. {
+            journal.commit(group(seq)).await.unwrap();
+        }
+    });
+    let path = folder.path().join("copy.db");
+    let options = SqliteConnectOptions::new().filename(folder.path().join("tollgate.db"));
+    let mut other = options.connect().await.unwrap();
+    let copy = sqlx::query("VACUUM INTO ?1").bind(path.to_str().unwrap());
+    let copied = timeout(Duration::from_secs(20), copy.execute(&mut other)).await;
+    copied.expect("it ends").unwrap();
+    writing.abort();
+
+    let copy = File::open(&path, Durability::Process).await.unwrap();
+    look_over(&mut copy.reader().await.unwrap()).await.unwrap();
+    let groups = SqliteJournal::new(Arc::new(copy))
+        .groups(GroupSeq(0), 100_000)
+        .await
+        .unwrap();
+    assert!(groups.len() >= 500);
+    assert!((1..).zip(&groups).all(|(seq, group)| group.seq.0 == seq));
 }
 
 #[tokio::test]
