@@ -48,6 +48,18 @@ pub enum Flushed {
     OtherServer,
 }
 
+/// How a round over the marked shards went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Round {
+    /// All that was marked is in the ledger.
+    Well,
+    /// Another flusher is at some of it. That is soon over: who rested ever longer would find that no more endings can be
+    /// kept.
+    Shared,
+    /// Some of it cannot be flushed now.
+    Failed,
+}
+
 /// What became of one batch.
 enum Carried {
     /// So many of it are in the ledger, and forgotten by the store.
@@ -153,13 +165,16 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
                 next = (next + 1) % shards;
             }
             let began = Instant::now();
-            let went_well = self.flush_dirty().await;
+            let round = self.round().await;
             rested = Instant::now() + (began.elapsed() * REST).min(REST_AT_MOST);
-            if went_well {
-                pause = PAUSE_AT_FIRST;
-            } else {
-                sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
-                pause = (pause * 2).min(PAUSE_AT_MOST);
+            let jitter = rand::random_range(0.5..1.5);
+            match round {
+                Round::Well => pause = PAUSE_AT_FIRST,
+                Round::Shared => sleep(PAUSE_AT_FIRST.mul_f64(jitter)).await,
+                Round::Failed => {
+                    sleep(pause.mul_f64(jitter)).await;
+                    pause = (pause * 2).min(PAUSE_AT_MOST);
+                }
             }
         }
     }
@@ -167,13 +182,17 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
     /// Flushes what is marked, once a flush that is under way is done; what fails stays marked. Says whether all went
     /// well.
     pub async fn flush_dirty(&self) -> bool {
+        self.round().await == Round::Well
+    }
+
+    async fn round(&self) -> Round {
         let _turn = self.turn.lock().await;
-        let mut well = true;
+        let mut round = Round::Well;
         for shard in self.dirty.take() {
             if self.store.adopted(shard).is_none() {
                 // It must be checked first; whoever does that says what is wrong with it.
                 self.dirty.mark(shard);
-                well = false;
+                round = Round::Failed;
                 continue;
             }
             let began = Instant::now();
@@ -183,28 +202,28 @@ impl<S: Store, L: Ledger> Flusher<S, L> {
                     if self.kept.waits(shard, began) {
                         // The outbox was empty, and yet the ledger does not have them: it must be looked at again.
                         self.dirty.mark(shard);
-                        well = false;
+                        round = Round::Failed;
                     }
                 }
                 // Whoever is at it started before our entry was written, perhaps: look again.
                 Ok(Flushed::Busy) => {
                     self.bear_with(shard, began);
                     self.dirty.mark(shard);
-                    well = false;
+                    round = round.max(Round::Shared);
                 }
                 Ok(Flushed::OtherServer) => {
                     self.keeper.suspect(shard);
                     self.dirty.mark(shard);
-                    well = false;
+                    round = Round::Failed;
                 }
                 Err(error) => {
                     self.standing.failed(shard, &error);
                     self.dirty.mark(shard);
-                    well = false;
+                    round = Round::Failed;
                 }
             }
         }
-        well
+        round
     }
 
     /// Another flusher is at it, and that is well, unless an ending has waited too long: nobody carries this shard then,

@@ -127,14 +127,14 @@ async fn a_tampered_hold_debt_or_counter_is_named() {
     assert_eq!(what("state[10] = state[10] - 5"), ["lot", "held_of_lot"]);
     assert_eq!(what("state[10] = state[10] + 5 state[5] = 3"), ["debt"]);
     assert_eq!(
-        what("state[5] = 0 for at = 8 + state[7] * 5, #state, 4 do state[at + 2] = 9 end"),
+        what("state[5] = 0 for at = state[7], #state, 4 do state[at + 2] = 9 end"),
         ["counter"]
     );
     assert_eq!(
-        what("for at = 8 + state[7] * 5, #state, 4 do state[at + 2] = 0 state[at + 3] = 9 end"),
+        what("for at = state[7], #state, 4 do state[at + 2] = 0 state[at + 3] = 9 end"),
         ["held_of_counter"]
     );
-    customer.tamper("for at = 8 + state[7] * 5, #state, 4 do state[at + 3] = 100 end");
+    customer.tamper("for at = state[7], #state, 4 do state[at + 3] = 100 end");
     customer.place.says(&["verify"]);
 }
 

@@ -369,6 +369,20 @@ async fn a_shard_whose_row_stays_locked_is_away() {
     assert_eq!(sidecar.flusher.away(), None);
 }
 
+/// Whoever rests longer and longer meanwhile keeps endings that somebody else has long carried.
+#[tokio::test(start_paused = true)]
+async fn a_flusher_is_soon_back_at_a_shard_where_another_one_was_for_long() {
+    let world = World::new().await;
+    let mut sidecar = world.sidecar().await;
+    sidecar.start();
+    world.ledger.is_busy.store(true, Ordering::Relaxed);
+    drop(sidecar.call(&world.accounts[0], 2, 1).await);
+    sleep(Duration::from_secs(20)).await;
+    world.ledger.is_busy.store(false, Ordering::Relaxed);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(sidecar.kept.count(), 0);
+}
+
 /// Where many are at one shard, one of them may find it locked again and again.
 #[tokio::test(start_paused = true)]
 async fn what_another_has_flushed_is_kept_no_longer_even_while_that_one_is_at_it() {
