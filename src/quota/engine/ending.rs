@@ -172,7 +172,7 @@ impl Engine {
         let until = now.plus_ms(ENDED_MARK_MS);
         let mark = Mark {
             ended,
-            lapse,
+            lapse: lapse.map(Box::new),
             until,
         };
         self.marks.insert((until, id));
