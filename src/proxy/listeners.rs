@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::control::{self, Commands};
-use super::health::{self as probes, Dependency, Readiness};
+use super::health::{self, Dependency, Readiness};
 use super::refusal::{Refusal, Shape};
 use super::route::Routes;
 use super::serve::ServeError;
@@ -57,12 +57,12 @@ impl Listeners {
     pub async fn open(config: &Config) -> Result<Self, ServeError> {
         let (proxy, proxy_url) = bind(config.listen.proxy).await?;
         let (control, control_url) = bind(config.listen.control).await?;
-        let (health, health_url) = bind(config.listen.health).await?;
+        let (probes, health_url) = bind(config.listen.health).await?;
         let (readiness, telemetry) = (Readiness::default(), Telemetry::default());
         let end = watch::Sender::new(false);
         let mut serving = JoinSet::new();
         let (shown, metrics) = (readiness.clone(), telemetry.clone());
-        serving.spawn(probes::serve(health, shown, metrics, ended(&end)));
+        serving.spawn(health::serve(probes, shown, metrics, ended(&end)));
         Ok(Self {
             proxy: Arc::new(proxy),
             control,
