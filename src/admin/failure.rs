@@ -99,7 +99,9 @@ impl From<ServeError> for Failure {
             ServeError::Listen { .. } => Self::Usage(format!(
                 "{error}: choose another address in [listen], or with `tollgate demo --listen`"
             )),
-            ServeError::Roots(error) | ServeError::Trace(error) => Self::Process(error),
+            ServeError::Runtime(error) | ServeError::Roots(error) | ServeError::Trace(error) => {
+                Self::Process(error)
+            }
             ServeError::Journal { .. } => Self::Usage(format!(
                 "{error}: name a file of its own for each sidecar in [store] bounded_journal"
             )),

@@ -225,7 +225,12 @@ mod tests {
         fs::remove_file(path(&file)).unwrap();
         assert!(!is_ours(&file));
         drop(lease);
-        assert!(is_ours(&other));
+        // A process that another test has just forked has the lock, too, until it is another program.
+        let soon = (0..1000).any(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            is_ours(&other)
+        });
+        assert!(soon);
     }
 
     #[tokio::test]

@@ -4,13 +4,16 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::Builder;
 
 use self::failure::Failure;
 use self::output::Output;
 use self::place::Place;
 use crate::config::Config;
+use crate::listener;
 
 mod account;
 mod adjust;
@@ -154,15 +157,25 @@ struct Typed {
     file: Option<String>,
 }
 
+/// How long the end waits for work that cannot be cut off.
+const LAST_WORK: Duration = Duration::from_secs(5);
+
 /// Runs what this process was started with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let output = Output::new(cli.options.json);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
+    // A sidecar's calls run here, on the first of their threads (`proxy::serve`).
+    let runtime = match cli.command {
+        Command::Serve | Command::Demo(_) => listener::runtime(),
+        _ => Builder::new_multi_thread().enable_all().build(),
+    };
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run(cli, &output)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(run(cli, &output));
+            // A name that is being looked up, or whatever else blocks, keeps nobody for ever.
+            runtime.shutdown_timeout(LAST_WORK);
+            outcome
+        }
         Err(error) => Err(Failure::Process(error)),
     };
     ExitCode::from(outcome.unwrap_or_else(|failure| failure.report(&output)))

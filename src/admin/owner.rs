@@ -53,8 +53,11 @@ struct Done {
 pub(super) fn answering(place: Arc<Place>, token: String) -> Commands {
     let one_at_a_time = Arc::new(Mutex::new(()));
     let token: Arc<str> = token.into();
+    // The one that ends last, whoever asks.
+    let runtime = Handle::current();
     Arc::new(move |peer, request| {
         let (place, turn, token) = (place.clone(), one_at_a_time.clone(), token.clone());
+        let runtime = runtime.clone();
         Box::pin(async move {
             if let Err(status) = may_ask(peer, &request, &token) {
                 return plain(status);
@@ -66,10 +69,10 @@ pub(super) fn answering(place: Arc<Place>, token: String) -> Commands {
             // On a thread of its own, so that a command neither takes one from the calls, nor is cut short half-way when
             // its asker goes away.
             let turn = turn.lock_owned().await;
-            let runtime = Handle::current();
-            let done = tokio::task::spawn_blocking(move || {
+            let here = runtime.clone();
+            let done = runtime.spawn_blocking(move || {
                 let _turn = turn;
-                runtime.block_on(run(&place, asked))
+                here.block_on(run(&place, asked))
             });
             match done.await {
                 Ok(done) => json(&done),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::{interval, sleep};
 
 use super::failure::Failure;
@@ -244,7 +245,10 @@ fn follow_file(file: Option<PathBuf>) -> Result<Reloads, Failure> {
     let (new, reloads) = mpsc::channel(1);
     tokio::spawn(async move {
         while hang_up.recv().await.is_some() {
-            match Config::load(file.as_deref()) {
+            let file = file.clone();
+            // Calls run on this thread.
+            let loaded = spawn_blocking(move || Config::load(file.as_deref())).await;
+            match loaded.expect("it does not panic") {
                 Ok(config) => {
                     if new.send(config).await.is_err() {
                         return;

@@ -1,11 +1,15 @@
 //! Where the sidecar listens: three listeners, so that probes and the decision API are never on the callers' one.
 
 use std::net::SocketAddr;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use super::error::Problem;
 use super::raw::RawListen;
-use super::{Secret, time};
+use super::{Secret, number, time};
+
+/// More than that no sidecar needs.
+const MAX_THREADS: i64 = 64;
 
 /// The three listeners. Port 0 means: choose one and say which.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +22,8 @@ pub struct Listen {
     pub health: SocketAddr,
     /// What callers of the decision API present.
     pub control_token: Option<Secret>,
+    /// How many threads calls run on.
+    pub threads: usize,
     /// How long calls in flight may take to end once the sidecar is told to stop.
     pub drain: Duration,
     /// How long an answer may wait for its caller to read on.
@@ -28,11 +34,16 @@ impl Listen {
     pub(super) fn usable(raw: RawListen) -> Result<Self, Problem> {
         let seconds =
             |key, typed, default, bounds| time(key, typed, default, bounds, Duration::from_secs(1));
+        let processors = available_parallelism().map_or(1, usize::from);
+        let one_each = i64::try_from(processors).unwrap_or(MAX_THREADS);
+        let one_each = one_each.min(MAX_THREADS);
+        let threads = number("listen.threads", raw.threads, one_each, 1..=MAX_THREADS)?;
         let listen = Self {
             proxy: address("listen.proxy", raw.proxy.as_deref(), "127.0.0.1:8080")?,
             control: address("listen.control", raw.control.as_deref(), "127.0.0.1:8081")?,
             health: address("listen.health", raw.health.as_deref(), "127.0.0.1:8082")?,
             control_token: raw.control_token.map(Secret::from),
+            threads: usize::try_from(threads).expect("the bound is within usize"),
             drain: seconds("listen.drain_s", raw.drain_s, 30, 0..=3600)?,
             write_timeout: seconds("listen.write_timeout_s", raw.write_timeout_s, 60, 1..=3600)?,
         };

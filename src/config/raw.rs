@@ -33,6 +33,7 @@ pub(super) struct RawListen {
     pub(super) control: Option<String>,
     pub(super) health: Option<String>,
     pub(super) control_token: Option<String>,
+    pub(super) threads: Option<Whole>,
     pub(super) drain_s: Option<Whole>,
     pub(super) write_timeout_s: Option<Whole>,
 }

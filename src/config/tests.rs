@@ -260,6 +260,8 @@ fn what_is_out_of_bounds_is_refused_at_its_line() {
         ("listen.proxy", "[listen]\nproxy = 'localhost'\n"),
         ("listen.control", "[listen]\ncontrol = '0.0.0.0:8081'\n"),
         ("listen.health", "[listen]\nhealth = '127.0.0.1:8080'\n"),
+        ("listen.threads", "[listen]\nthreads = 0\n"),
+        ("listen.threads", "[listen]\nthreads = 65\n"),
         ("listen.drain_s", "[listen]\ndrain_s = -1\n"),
         ("listen.drain_s", "[listen]\ndrain_s = 'soon'\n"),
         ("credit.usd", "[credit]\nusd = '0'\n"),

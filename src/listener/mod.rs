@@ -16,16 +16,19 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use self::connection::Connection;
 
 mod connection;
+mod threads;
 
-/// How long the head of a call may take, and how long a connection may be kept without a call.
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
+pub use threads::{Threads, runtime};
+
+/// How long a head may take where nothing else is said: see [`Bounds::head_timeout`].
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the accept loop rests when the machine has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -34,6 +37,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Bounds {
     /// How many connections there may be; the next ones wait.
     pub connections: usize,
+    /// How long the head of a call may take, and how long a connection may be kept without a call.
+    pub head_timeout: Duration,
     /// How long calls in flight may take to end after the shutdown.
     pub drain: Duration,
     /// How long an answer may wait for its caller to read on; then the connection ends.
@@ -46,29 +51,31 @@ pub struct Bounds {
 pub async fn serve<S, B>(
     listener: impl Borrow<TcpListener>,
     bounds: Bounds,
+    threads: &Threads,
     service: S,
     shutdown: impl Future<Output = ()>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S: Clone + Send + 'static,
-    S::Future: Send,
+    S::Future: Send + 'static,
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    serve_each(listener, bounds, |_| service.clone(), shutdown).await;
+    serve_each(listener, bounds, threads, |_| service.clone(), shutdown).await;
 }
 
 /// The same where it matters who has connected: each connection is served by what `service` makes for it.
 pub async fn serve_each<S, B>(
     listener: impl Borrow<TcpListener>,
     bounds: Bounds,
+    threads: &Threads,
     service: impl Fn(SocketAddr) -> S,
     shutdown: impl Future<Output = ()>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S: Send + 'static,
-    S::Future: Send,
+    S::Future: Send + 'static,
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -95,19 +102,27 @@ pub async fn serve_each<S, B>(
         // Without it, small answers wait 40 ms for the caller's delayed acknowledgement.
         // A connection that is gone already fails here, and again below where it is dropped.
         let _ = stream.set_nodelay(true);
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_READ_TIMEOUT)
-            .serve_connection(
-                TokioIo::new(Connection::new(stream, bounds.write_timeout)),
-                service(peer),
-            );
-        let connection = graceful.watch(connection);
-        connections.spawn(async move {
+        // It is taken from this runtime, and becomes one of that thread's.
+        let Ok(stream) = stream.into_std() else {
+            continue;
+        };
+        let (service, watcher) = (service(peer), graceful.watcher());
+        let serve = async move {
+            let Ok(stream) = TcpStream::from_std(stream) else {
+                return;
+            };
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(bounds.head_timeout)
+                .serve_connection(
+                    TokioIo::new(Connection::new(stream, bounds.write_timeout)),
+                    service,
+                );
             // How a connection ends is its caller's business: what matters of a call is ended by its body.
-            let _ = connection.await;
+            let _ = watcher.watch(connection).await;
             drop(permit);
-        });
+        };
+        connections.spawn_on(serve, threads.next());
     }
     drop(listener);
     // What is still there afterwards is closed with the set.

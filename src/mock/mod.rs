@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::listener::{self, Bounds};
+use crate::listener::{self, Bounds, HEAD_TIMEOUT, Threads};
 
 mod answer;
 mod chat;
@@ -31,6 +31,7 @@ use steering::Steering;
 
 const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 const BOUNDS: Bounds = Bounds {
+    head_timeout: HEAD_TIMEOUT,
     connections: 10_000,
     drain: Duration::from_secs(1),
     write_timeout: Duration::from_mins(1),
@@ -103,7 +104,7 @@ pub async fn serve(listener: TcpListener, mock: Arc<Mock>, shutdown: impl Future
         let mock = Arc::clone(&mock);
         async move { Ok::<_, Infallible>(handle(mock, request).await) }
     });
-    listener::serve(listener, BOUNDS, service, shutdown).await;
+    listener::serve(listener, BOUNDS, &Threads::here(), service, shutdown).await;
 }
 
 async fn handle(mock: Arc<Mock>, request: Request<Incoming>) -> Response<MockBody> {

@@ -149,13 +149,14 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         caller: &mut Caller,
     ) -> Result<Arc<Snapshot>, Refusal> {
         if snapshot.status == Status::Suspended {
-            snapshot = self.current_snapshot(&caller.identity.account).await?;
+            snapshot = Box::pin(self.current_snapshot(&caller.identity.account)).await?;
             if snapshot.status == Status::Suspended {
                 return Err(Refusal::Suspended(snapshot.account.to_string()));
             }
         }
         if caller.identity.keys_version < snapshot.keys_version {
-            caller.identity = self.keys.look_up_again(caller, &*self.ledger).await?;
+            let looked_up = self.keys.look_up_again(caller, &*self.ledger);
+            caller.identity = Box::pin(looked_up).await?;
         }
         if caller.throttle != snapshot.throttle {
             self.throttle(caller, &snapshot)?;
@@ -191,7 +192,8 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
     }
 
     async fn load(&self, account: &AccountId) -> Result<(), Refusal> {
-        let loaded = self.loader.load(account).await;
+        // Rare, and large: in a box, so that no call is made larger by it.
+        let loaded = Box::pin(self.loader.load(account)).await;
         loaded.map_err(|error| match error {
             LoadError::Store(error) => {
                 if matches!(error, StoreError::Lost { .. }) {

@@ -2,6 +2,7 @@
 //! upstream gets.
 
 use std::error::Error;
+use std::mem::replace;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -128,11 +129,18 @@ impl Timed {
     }
 }
 
+/// What of a stream is read before others of its thread have their turn.
+const READ_IN_PLACE_BYTES: usize = 16 * 1024;
+
 /// A stream of events on its way to the caller. Dropping it, because it ended or because the caller left, ends the
 /// reservation that its meter holds.
 pub struct MeteredStream {
     body: Timed,
     meter: StreamMeter,
+    /// What has come and was not read yet.
+    unread: Bytes,
+    /// Whether others of this thread had their turn since something was read.
+    rested: bool,
     ended: bool,
 }
 
@@ -142,6 +150,8 @@ impl MeteredStream {
         Self {
             body,
             meter,
+            unread: Bytes::new(),
+            rested: true,
             ended: false,
         }
     }
@@ -154,13 +164,23 @@ impl MeteredStream {
             if let Some(piece) = self.meter.next_piece() {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
+            if !self.unread.is_empty() {
+                if !replace(&mut self.rested, true) {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                let length = self.unread.len().min(READ_IN_PLACE_BYTES);
+                self.meter.read(&self.unread.split_to(length));
+                self.rested = false;
+                continue;
+            }
             if self.ended {
                 return Poll::Ready(None);
             }
             match ready!(self.body.poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
-                        self.meter.read(&data);
+                        self.unread = data;
                     }
                 }
                 Some(Err(error)) => {

@@ -18,9 +18,10 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use tokio::net::TcpListener;
 
-use crate::listener::{self, Bounds};
+use crate::listener::{self, Bounds, HEAD_TIMEOUT, Threads};
 
 const BOUNDS: Bounds = Bounds {
+    head_timeout: HEAD_TIMEOUT,
     connections: 256,
     drain: Duration::from_secs(1),
     write_timeout: Duration::from_mins(1),
@@ -56,7 +57,7 @@ pub async fn serve(
             }
         })
     };
-    listener::serve_each(listener, BOUNDS, service, shutdown).await;
+    listener::serve_each(listener, BOUNDS, &Threads::here(), service, shutdown).await;
 }
 
 fn not_built() -> Answer {

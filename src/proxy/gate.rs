@@ -68,7 +68,7 @@ pub enum Reader {
 const MAX_TAGS: usize = 16;
 const MAX_SCOPE_BYTES: usize = 128;
 /// Counting the tokens of more than this takes longer than other calls should wait.
-pub const COUNTED_IN_PLACE_UP_TO_BYTES: usize = 64 * 1024;
+pub const COUNTED_IN_PLACE_UP_TO_BYTES: usize = 16 * 1024;
 
 /// Reads a request as far as its route needs.
 pub async fn gate(

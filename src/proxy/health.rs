@@ -18,10 +18,12 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::ledger::Away;
-use crate::listener::{self, Bounds};
+use crate::listener::{self, Bounds, Threads};
 use crate::telemetry::Telemetry;
 
 const BOUNDS: Bounds = Bounds {
+    // Whoever keeps connections for nothing keeps nobody from asking for long.
+    head_timeout: Duration::from_secs(2),
     connections: 256,
     drain: Duration::from_secs(1),
     write_timeout: Duration::from_mins(1),
@@ -123,7 +125,7 @@ pub async fn serve(
         );
         async { Ok::<_, Infallible>(response) }
     });
-    listener::serve(listener, BOUNDS, service, shutdown).await;
+    listener::serve(listener, BOUNDS, &Threads::here(), service, shutdown).await;
 }
 
 fn answer(

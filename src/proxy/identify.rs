@@ -90,7 +90,8 @@ impl Keys {
         let hash = hash_of(headers)?;
         let identity = match self.known.get(&hash) {
             Some(identity) => identity,
-            None => self.first_look_up(&hash, ledger).await?,
+            // Rare, and large: in a box, so that no call is made larger by it.
+            None => Box::pin(self.first_look_up(&hash, ledger)).await?,
         };
         Ok(Caller {
             identity,

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::beside::Beside;
 use super::control::{self, Commands};
 use super::health::{self, Dependency, Readiness};
 use super::refusal::{Refusal, Shape};
@@ -25,7 +26,7 @@ use super::serve::ServeError;
 use crate::clock::Clock;
 use crate::config::{Config, MAX_CONNECTIONS};
 use crate::ledger::Away;
-use crate::listener::{self, Bounds};
+use crate::listener::{self, Bounds, HEAD_TIMEOUT, Threads};
 use crate::telemetry::{Metrics, Telemetry};
 
 const NOT_REACHED: Refusal = Refusal::QuotaUnavailable("the ledger has not been reached yet");
@@ -48,6 +49,7 @@ pub struct Listeners {
     pub(super) readiness: Readiness,
     pub(super) telemetry: Telemetry,
     addresses: Addresses,
+    pub(super) beside: Beside,
     serving: JoinSet<()>,
     end: watch::Sender<bool>,
 }
@@ -55,14 +57,18 @@ pub struct Listeners {
 impl Listeners {
     /// Binds them, and begins to answer probes: alive, and not ready yet.
     pub async fn open(config: &Config) -> Result<Self, ServeError> {
+        let beside = Beside::start().map_err(ServeError::Runtime)?;
         let (proxy, proxy_url) = bind(config.listen.proxy).await?;
-        let (control, control_url) = bind(config.listen.control).await?;
-        let (probes, health_url) = bind(config.listen.health).await?;
+        // Where a socket is bound, there it is heard of callers.
+        let there = |address| beside.run(bind(address));
+        let (control, control_url) = there(config.listen.control).await?;
+        let (probes, health_url) = there(config.listen.health).await?;
         let (readiness, telemetry) = (Readiness::default(), Telemetry::default());
         let end = watch::Sender::new(false);
         let mut serving = JoinSet::new();
         let (shown, metrics) = (readiness.clone(), telemetry.clone());
-        serving.spawn(health::serve(probes, shown, metrics, ended(&end)));
+        let answering = health::serve(probes, shown, metrics, ended(&end));
+        serving.spawn_on(answering, beside.handle());
         Ok(Self {
             proxy: Arc::new(proxy),
             control,
@@ -73,6 +79,7 @@ impl Listeners {
                 control: control_url,
                 health: health_url,
             },
+            beside,
             serving,
             end,
         })
@@ -101,19 +108,21 @@ impl Listeners {
             let response = closed.answer(&request);
             async { Ok::<_, Infallible>(response) }
         });
-        let refusing =
-            listener::serve(self.proxy.clone(), Self::bounds(config), service, pending());
-        let beside = control::serve(&self.control, None, pending());
+        let threads = Threads::here();
+        let bounds = Self::bounds(config);
+        let refusing = listener::serve(self.proxy.clone(), bounds, &threads, service, pending());
+        let commands = control::serve(&self.control, None, pending());
         tokio::select! {
             found = found => Ok(found),
             () = refusing => unreachable!("nothing ends it"),
-            () = beside => unreachable!("nothing ends it"),
+            () = commands => unreachable!("nothing ends it"),
         }
     }
 
     /// Of the callers' listener.
     pub(super) fn bounds(config: &Config) -> Bounds {
         Bounds {
+            head_timeout: HEAD_TIMEOUT,
             connections: MAX_CONNECTIONS,
             drain: config.listen.drain,
             write_timeout: config.listen.write_timeout,
@@ -124,17 +133,24 @@ impl Listeners {
     pub(super) fn answer_commands(self, commands: Option<Commands>) -> Open {
         let Self {
             control,
+            beside,
             mut serving,
             end,
             ..
         } = self;
-        serving.spawn(control::serve(control, commands, ended(&end)));
-        Open { serving, end }
+        let answering = control::serve(control, commands, ended(&end));
+        serving.spawn_on(answering, beside.handle());
+        Open {
+            beside,
+            serving,
+            end,
+        }
     }
 }
 
 /// The listeners beside the callers' one, at work.
 pub(super) struct Open {
+    pub beside: Beside,
     serving: JoinSet<()>,
     end: watch::Sender<bool>,
 }

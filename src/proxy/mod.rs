@@ -25,6 +25,7 @@ use crate::telemetry::list::NO_ROUTE;
 use crate::telemetry::{CallSpan, Metrics, Tracer};
 
 mod admit;
+mod beside;
 mod body;
 mod control;
 mod forward;

@@ -14,6 +14,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use thread_local::ThreadLocal;
 use tokio::time::timeout;
 
 use super::body::{Arriving, Kept, TooSlow};
@@ -24,9 +25,13 @@ use crate::config;
 /// A body that was buffered for its estimate, or one that only passes through, within the route's bounds.
 pub type UpstreamBody = Either<Kept, Arriving>;
 
+type HttpClient = Client<HttpsConnector<HttpConnector>, UpstreamBody>;
+
 /// How long an idle connection is kept: below the five seconds after which Node servers close theirs.
 const IDLE_CONNECTION: Duration = Duration::from_secs(4);
-/// Idle connections that are kept.
+/// What is read at once of an answer, so that others of its thread have their turn; a head is no longer than that either.
+const READ_AT_ONCE_BYTES: usize = 64 * 1024;
+/// Idle connections that a thread keeps.
 const IDLE_CONNECTIONS: usize = 256;
 
 /// Headers that speak of one connection only (RFC 9110, section 7.6.1).
@@ -43,7 +48,9 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 
 /// One upstream.
 pub struct Upstream {
-    client: Client<HttpsConnector<HttpConnector>, UpstreamBody>,
+    /// One a thread: a connection is used where it was made.
+    clients: ThreadLocal<HttpClient>,
+    connector: HttpsConnector<HttpConnector>,
     address: config::Upstream,
     credential: Option<config::Credential>,
     first_byte_timeout: Duration,
@@ -60,14 +67,9 @@ impl Upstream {
         let tls = HttpsConnectorBuilder::new()
             .with_native_roots()?
             .https_or_http();
-        // HTTP/1.1 on purpose: one HTTP/2 connection a host is a ceiling.
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .pool_timer(TokioTimer::new())
-            .build(tls.enable_http1().wrap_connector(tcp));
         Ok(Self {
-            client,
+            clients: ThreadLocal::new(),
+            connector: tls.enable_http1().wrap_connector(tcp),
             address: route.upstream.clone(),
             credential: route.credential.clone(),
             first_byte_timeout: route.first_byte_timeout,
@@ -125,12 +127,24 @@ impl Upstream {
         Ok(request)
     }
 
+    fn client(&self) -> &HttpClient {
+        self.clients.get_or(|| {
+            // HTTP/1.1 on purpose: one HTTP/2 connection a host is a ceiling.
+            Client::builder(TokioExecutor::new())
+                .pool_idle_timeout(IDLE_CONNECTION)
+                .pool_max_idle_per_host(IDLE_CONNECTIONS)
+                .pool_timer(TokioTimer::new())
+                .http1_max_buf_size(READ_AT_ONCE_BYTES)
+                .build(self.connector.clone())
+        })
+    }
+
     /// Sends it and waits for the head of the answer.
     pub async fn send(
         &self,
         request: Request<UpstreamBody>,
     ) -> Result<Response<Incoming>, Refusal> {
-        let answer = timeout(self.first_byte_timeout, self.client.request(request));
+        let answer = timeout(self.first_byte_timeout, self.client().request(request));
         match answer.await {
             Ok(Ok(mut response)) => {
                 // What the upstream speaks is between it and this proxy: a caller's connection goes on.

@@ -82,7 +82,7 @@ impl<S: Store + 'static, L: Ledger + 'static> Sidecar<S, L> {
         route: &Route,
         account: &AccountId,
     ) -> Result<Arc<Snapshot>, Refusal> {
-        let current = self.current_snapshot(account).await;
+        let current = Box::pin(self.current_snapshot(account)).await;
         match route.config.on_store_down {
             StoreDown::Bounded(_) if current == Err(AWAY) => {
                 self.snapshots.known(account).ok_or(AWAY)

@@ -277,7 +277,8 @@ impl<S: Store + 'static, E: Surroundings> Ender<S, E> {
             match attempt {
                 Attempt::Acknowledged(epoch, seq) => return Some((epoch, seq)),
                 Attempt::Refused => return None,
-                Attempt::Cold => match self.surroundings.load(&settle.account).await {
+                // Rare, and large: in a box, so that no ending is made larger by it.
+                Attempt::Cold => match Box::pin(self.surroundings.load(&settle.account)).await {
                     Ok(()) => continue,
                     // Its journal would keep it for ever, and each start would try it again.
                     Err(NotLoaded::NoAccount)
@@ -304,7 +305,7 @@ impl<S: Store + 'static, E: Surroundings> Ender<S, E> {
         let seq = match self.store.settle(settle).await {
             Ok(SettleAnswer::Ended(seq)) => seq,
             // Its entry is one of those written so far, unless the ledger has it already.
-            Ok(SettleAnswer::Already(_)) => match self.store.view(shard).await {
+            Ok(SettleAnswer::Already(_)) => match Box::pin(self.store.view(shard)).await {
                 Ok(view) => match view.header {
                     Some(header) if header.epoch == epoch => header.out_seq,
                     _ => return Attempt::Unsure,

@@ -29,6 +29,7 @@ mod shutdown;
 mod slow;
 mod smuggling;
 mod streams;
+mod threads;
 mod throttle;
 mod tls;
 mod traces;

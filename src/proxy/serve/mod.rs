@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -28,7 +29,7 @@ use super::throttle::Throttles;
 use crate::clock::Clock;
 use crate::config::{Config, Route, StoreDown};
 use crate::ledger::{Applier, Auditor, Expiry, Flusher, Keeper, Ledger, Loader};
-use crate::listener;
+use crate::listener::{self, Threads};
 use crate::quota::{
     AccountId, Bounded, Ended, Ending, Kept, LeftOpen, NotLoaded, Outcome, Settler,
     SettlerSettings, ShardId, Store, Surroundings, Sweeper, SweeperSettings,
@@ -57,6 +58,9 @@ pub enum ServeError {
         /// Why.
         error: io::Error,
     },
+    /// The machine gives no more threads or files.
+    #[error("cannot start a thread: {0}")]
+    Runtime(io::Error),
     /// The machine's root certificates cannot be read.
     #[error("cannot verify upstreams: {0}")]
     Roots(io::Error),
@@ -93,6 +97,7 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
     announce: impl FnOnce(&Addresses),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
+    let threads = Threads::start(config.listen.threads).map_err(ServeError::Runtime)?;
     let (readiness, telemetry) = (listeners.readiness.clone(), listeners.telemetry.clone());
     let bounds = Listeners::bounds(&config);
     let (bounded, left) = open_journal(&config)?;
@@ -104,18 +109,23 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
         telemetry.metrics.clone(),
     ));
     background.settle_left(left).await;
-    let tracer = Tracer::new(&config.trace).map_err(ServeError::Trace)?;
+    let tracer = {
+        // Spans are sent from there.
+        let _beside = listeners.beside.handle().enter();
+        Tracer::new(&config.trace).map_err(ServeError::Trace)?
+    };
     let sidecar = background.sidecar(&config, clock, bounded, tracer);
     let sidecar = Arc::new(sidecar.map_err(ServeError::Roots)?);
 
     let (addresses, proxy) = (listeners.addresses().clone(), listeners.proxy.clone());
     let listeners = listeners.answer_commands(operator.commands);
     background.first_checks(&readiness).await;
-    let mut tasks = background.start(&readiness, telemetry);
+    let beside = listeners.beside.handle();
+    let mut tasks = background.start(&readiness, telemetry, beside);
     let throttles = sidecar.throttles.clone();
-    tasks.spawn(async move { throttles.upkeep().await });
+    tasks.spawn_on(async move { throttles.upkeep().await }, beside);
     if let Some(reloads) = operator.reloads {
-        tasks.spawn(sidecar.clone().follow(config, reloads));
+        tasks.spawn_on(sidecar.clone().follow(config, reloads), beside);
     }
     announce(&addresses);
     readiness.serving();
@@ -134,7 +144,7 @@ pub async fn serve<S: Store + 'static, L: Ledger + 'static>(
             async move { Ok::<_, Infallible>(sidecar.answer(request).await) }
         })
     };
-    listener::serve(proxy, bounds, service, order).await;
+    listener::serve(proxy, bounds, &threads, service, order).await;
 
     // holds: 2 and 3, as far as a clean end can: every call is over, so every ending is on its way.
     let drained = timeout(bounds.drain, sidecar.settler.drained());
@@ -323,31 +333,39 @@ impl<S: Store + 'static, L: Ledger + 'static> Background<S, L> {
     }
 
     /// Starts the tasks beside the calls; dropping the set ends them, and every step of each may be cut off.
-    fn start(self: &Arc<Self>, readiness: &Readiness, telemetry: Telemetry) -> JoinSet<()> {
+    fn start(
+        self: &Arc<Self>,
+        readiness: &Readiness,
+        telemetry: Telemetry,
+        beside: &Handle,
+    ) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let sweeper = Sweeper::new(self.store.clone(), self.around.clone(), self.sweeper);
-        tasks.spawn(sweeper.run());
+        tasks.spawn_on(sweeper.run(), beside);
         let background = self.clone();
-        tasks.spawn(async move { background.keeper.run().await });
+        tasks.spawn_on(async move { background.keeper.run().await }, beside);
         let background = self.clone();
-        tasks.spawn(async move { background.applier.run().await });
+        tasks.spawn_on(async move { background.applier.run().await }, beside);
         let background = self.clone();
-        tasks.spawn(async move { background.flusher.run().await });
+        tasks.spawn_on(async move { background.flusher.run().await }, beside);
         let background = self.clone();
-        tasks.spawn(async move { background.expiry.run().await });
+        tasks.spawn_on(async move { background.expiry.run().await }, beside);
         let background = self.clone();
-        tasks.spawn(async move { background.auditor.run().await });
+        tasks.spawn_on(async move { background.auditor.run().await }, beside);
         let background = self.clone();
-        tasks.spawn(async move { prices::follow(&*background.ledger, &background.prices).await });
-        tasks.spawn(async move { telemetry.run_upkeep().await });
+        tasks.spawn_on(
+            async move { prices::follow(&*background.ledger, &background.prices).await },
+            beside,
+        );
+        tasks.spawn_on(async move { telemetry.run_upkeep().await }, beside);
         let background = self.clone();
-        tasks.spawn(async move { background.count_epochs().await });
+        tasks.spawn_on(async move { background.count_epochs().await }, beside);
         let background = self.clone();
-        tasks.spawn(async move { background.count_quarantined().await });
+        tasks.spawn_on(async move { background.count_quarantined().await }, beside);
         let (background, shown) = (self.clone(), readiness.clone());
-        tasks.spawn(async move { background.show(&shown).await });
+        tasks.spawn_on(async move { background.show(&shown).await }, beside);
         let (background, readiness) = (self.clone(), readiness.clone());
-        tasks.spawn(async move { background.watch(&readiness).await });
+        tasks.spawn_on(async move { background.watch(&readiness).await }, beside);
         tasks
     }
 

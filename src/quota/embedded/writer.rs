@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
-use tokio::task::yield_now;
+use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::command::FORMAT;
@@ -176,7 +177,12 @@ impl<J: Journal> Writer<J> {
 
     async fn reload(&mut self) -> Result<(), RecoveryError> {
         let whole = self.whole.lock().await;
-        let recovered = recover(&*self.journal, self.shards.len(), self.outbox_bound).await?;
+        let (journal, here) = (self.journal.clone(), Handle::current());
+        let (shards, outbox_bound) = (self.shards.len(), self.outbox_bound);
+        // Every command since the last snapshots is run again, which may take long, and calls run on this thread.
+        let recovered =
+            spawn_blocking(move || here.block_on(recover(&*journal, shards, outbox_bound)));
+        let recovered = recovered.await.expect("it does not panic")?;
         drop(whole);
         self.last = recovered.last;
         self.shards.replace(recovered.shards);

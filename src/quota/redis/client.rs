@@ -183,8 +183,8 @@ impl Connection {
             .await
         {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.send(call.command("EVAL", &call.script.text), within)
-                    .await
+                // Rare, and large: in a box, so that no command is made larger by it.
+                Box::pin(self.send(call.command("EVAL", &call.script.text), within)).await
             }
             answered => answered,
         }
@@ -198,7 +198,7 @@ impl Connection {
                 let answered = answered.and_then(Value::extract_error);
                 match answered {
                     Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::Ask) => {
-                        let asked = ask(cluster, command, &error);
+                        let asked = Box::pin(ask(cluster, command, &error));
                         timeout(within, asked).await.unwrap_or(Err(error))
                     }
                     answered => answered,
