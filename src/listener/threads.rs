@@ -9,13 +9,9 @@ use std::thread;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 
-/// After how many steps a thread looks for what has come: no call that needs many keeps the others waiting for long.
-const STEPS: u32 = 16;
-
 /// A runtime for calls, of one thread.
 pub fn runtime() -> io::Result<Runtime> {
-    let mut runtime = Builder::new_current_thread();
-    runtime.enable_all().event_interval(STEPS).build()
+    Builder::new_current_thread().enable_all().build()
 }
 
 /// Threads; those that it started end when it is dropped.

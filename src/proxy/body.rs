@@ -129,8 +129,9 @@ impl Timed {
     }
 }
 
-/// What of a stream is read before others of its thread have their turn.
-const READ_IN_PLACE_BYTES: usize = 16 * 1024;
+/// What of a stream is read before others of its thread have their turn: little, because a thread may take some sixty such
+/// turns before it looks for what has come.
+const READ_IN_PLACE_BYTES: usize = 4 * 1024;
 
 /// A stream of events on its way to the caller. Dropping it, because it ended or because the caller left, ends the
 /// reservation that its meter holds.
