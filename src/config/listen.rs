@@ -35,8 +35,7 @@ impl Listen {
         let seconds =
             |key, typed, default, bounds| time(key, typed, default, bounds, Duration::from_secs(1));
         let processors = available_parallelism().map_or(1, usize::from);
-        let one_each = i64::try_from(processors).unwrap_or(MAX_THREADS);
-        let one_each = one_each.min(MAX_THREADS);
+        let one_each = i64::try_from(processors).map_or(MAX_THREADS, |all| all.min(MAX_THREADS));
         let threads = number("listen.threads", raw.threads, one_each, 1..=MAX_THREADS)?;
         let listen = Self {
             proxy: address("listen.proxy", raw.proxy.as_deref(), "127.0.0.1:8080")?,

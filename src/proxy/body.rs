@@ -129,8 +129,8 @@ impl Timed {
     }
 }
 
-/// What of a stream is read before others of its thread have their turn: little, because a thread may take some sixty such
-/// turns before it looks for what has come.
+/// What of a stream is read before others of its thread have their turn, or twice that where hyper asks again at once: little,
+/// because a thread may take some sixty such turns before it looks for what has come.
 const READ_IN_PLACE_BYTES: usize = 4 * 1024;
 
 /// A stream of events on its way to the caller. Dropping it, because it ended or because the caller left, ends the
@@ -140,7 +140,7 @@ pub struct MeteredStream {
     meter: StreamMeter,
     /// What has come and was not read yet.
     unread: Bytes,
-    /// Whether others of this thread had their turn since something was read.
+    /// Whether nothing was read since it last gave way to others of its thread.
     rested: bool,
     ended: bool,
 }
@@ -178,7 +178,11 @@ impl MeteredStream {
             if self.ended {
                 return Poll::Ready(None);
             }
-            match ready!(self.body.poll_frame(cx)) {
+            let Poll::Ready(frame) = self.body.poll_frame(cx) else {
+                self.rested = true;
+                return Poll::Pending;
+            };
+            match frame {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         self.unread = data;
@@ -194,6 +198,15 @@ impl MeteredStream {
                     self.meter.finish();
                 }
             }
+        }
+    }
+}
+
+impl Drop for MeteredStream {
+    /// What has come is charged, although its caller has left (rule 8).
+    fn drop(&mut self) {
+        if !self.unread.is_empty() {
+            self.meter.read(&self.unread);
         }
     }
 }

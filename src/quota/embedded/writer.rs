@@ -176,14 +176,15 @@ impl<J: Journal> Writer<J> {
     }
 
     async fn reload(&mut self) -> Result<(), RecoveryError> {
-        let whole = self.whole.lock().await;
+        let whole = self.whole.clone().lock_owned().await;
         let (journal, here) = (self.journal.clone(), Handle::current());
         let (shards, outbox_bound) = (self.shards.len(), self.outbox_bound);
         // Every command since the last snapshots is run again, which may take long, and calls run on this thread.
-        let recovered =
-            spawn_blocking(move || here.block_on(recover(&*journal, shards, outbox_bound)));
-        let recovered = recovered.await.expect("it does not panic")?;
-        drop(whole);
+        let read = move || {
+            let _whole = whole;
+            here.block_on(recover(&*journal, shards, outbox_bound))
+        };
+        let recovered = spawn_blocking(read).await.expect("it does not panic")?;
         self.last = recovered.last;
         self.shards.replace(recovered.shards);
         Ok(())

@@ -126,7 +126,7 @@ impl Tracer {
     pub async fn end(&self) {
         let Some(exporting) = &self.0 else { return };
         let provider = exporting.provider.clone();
-        // It blocks.
+        // It blocks, and waits for what runs where the exporter was made.
         let ended =
             tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(EXPORT_TIMEOUT));
         if let Ok(Err(error)) = ended.await {
