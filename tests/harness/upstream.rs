@@ -319,6 +319,18 @@ pub fn delta(model: &str, text: &str) -> String {
     format!("data: {event}\n\n")
 }
 
+/// A stream of one word that waits before it says its usage.
+pub fn stream_that_waits(gate: &Gate, model: &str, input: i64, output: i64) -> Script {
+    script([
+        events_head(),
+        chunk(delta(model, " one")),
+        Act::Wait(gate.clone()),
+        chunk(usage_event(model, input, output)),
+        chunk(DONE),
+        last_chunk(),
+    ])
+}
+
 /// The event with no choices that says what the stream used.
 pub fn usage_event(model: &str, input: i64, output: i64) -> String {
     let event = json!({

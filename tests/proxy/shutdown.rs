@@ -6,8 +6,7 @@ use crate::harness::client::Client;
 use crate::harness::configuration::Settings;
 use crate::harness::installation::{INPUT_NANOS, MODEL, OUTPUT_NANOS, installation_with_room};
 use crate::harness::upstream::{
-    Act, DONE, Gate, chunk, completion, delta, events_head, json_answer, last_chunk, script,
-    usage_event,
+    Act, DONE, Gate, chunk, completion, delta, events_head, json_answer, script, stream_that_waits,
 };
 use crate::harness::wait::until;
 
@@ -22,14 +21,7 @@ async fn calls_in_flight_finish_and_are_in_the_ledger_when_it_exits() {
         Act::Wait(gate.clone()),
         json_answer(200, &completion(MODEL, 9, 3)),
     ]);
-    let stream = script([
-        events_head(),
-        chunk(delta(MODEL, " one")),
-        Act::Wait(gate.clone()),
-        chunk(usage_event(MODEL, 9, 4)),
-        chunk(DONE),
-        last_chunk(),
-    ]);
+    let stream = stream_that_waits(&gate, MODEL, 9, 4);
     let whole_call = account.scripted_chat(&stopping, &whole, &chat(5));
     let whole_call = tokio::spawn(async move { Client::new().send(whole_call).await });
     let mut streamed = account

@@ -7,10 +7,7 @@ use crate::harness::client::Client;
 use crate::harness::configuration::Settings;
 use crate::harness::installation::{MODEL, installation_with_room};
 use crate::harness::sidecar::Sidecar;
-use crate::harness::upstream::{
-    Act, DONE, Gate, chunk, completion, delta, events_head, json_answer, last_chunk, script,
-    usage_event,
-};
+use crate::harness::upstream::{DONE, Gate, completion, json_answer, script, stream_that_waits};
 
 const THREADS: usize = 3;
 
@@ -37,14 +34,7 @@ async fn connections_are_shared_out_and_calls_in_flight_on_every_thread_finish()
         assert_eq!(threads_of_calls(&sidecar), threads);
 
         let gate = Gate::new();
-        let stream = script([
-            events_head(),
-            chunk(delta(MODEL, " one")),
-            Act::Wait(gate.clone()),
-            chunk(usage_event(MODEL, 9, 4)),
-            chunk(DONE),
-            last_chunk(),
-        ]);
+        let stream = stream_that_waits(&gate, MODEL, 9, 4);
         let whole = script([json_answer(200, &completion(MODEL, 9, 3))]);
         let mut waiting = Vec::new();
         for _ in 0..2 * THREADS {
